@@ -1,0 +1,1 @@
+"""The CPU backend: graphs lowered to native code through LLVM."""
