@@ -1,0 +1,1 @@
+"""graphc compiles neural networks: a model in, a native program out."""
