@@ -1,0 +1,40 @@
+"""Immutable tensor contents, known by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+
+from graphc.ir.types import TensorType, dtype_of
+
+
+class TensorData:
+    """A read-only, C-contiguous, native-endian array; equal where type and bytes are equal (NaN payloads included)."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        data = np.ascontiguousarray(array).reshape(array.shape)
+        if data.dtype.byteorder not in "=|" or not data.dtype.isnative:
+            data = data.astype(data.dtype.newbyteorder("="))
+        self.array = data.view()
+        self.array.flags.writeable = False
+        self.type = TensorType(dtype_of(self.array), tuple(self.array.shape))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of type and bytes."""
+        h = hashlib.sha256(str(self.type).encode())
+        h.update(self.array.reshape(-1).view(np.uint8).data)
+        return h.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TensorData):
+            return NotImplemented
+        return self is other or (self.type == other.type and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<{self.type} {self.digest[:12]}>"

@@ -1,0 +1,90 @@
+"""Checks every rule that a graph obeys, by running inference again on each node."""
+
+from __future__ import annotations
+
+from graphc.errors import GraphcError, VerifyError
+from graphc.ir.graph import Graph, Guard, Node, Use, Value
+from graphc.ir.opdef import Inference
+from graphc.ir.text import print_node
+
+
+def verify(graph: Graph) -> None:
+    """Raises VerifyError naming node and layer where the graph breaks a rule.
+
+    Checked: unique names, definitions before uses, operands from this graph, exact use lists, operand counts, complete
+    attributes, stored types equal to inferred ones, every assumption of inference listed as a guard, one range per
+    symbol, symbols of results defined by inputs, and the same for every region.
+    """
+    defined: set[Value] = set()
+    names: set[str] = set()
+    for value in graph.inputs:
+        _define(graph, value, defined, names, None)
+    known = {s for v in graph.inputs for s in v.type.symbols()}
+    for node in graph.nodes:
+        _verify_node(graph, node, defined)
+        for value in node.results:
+            _define(graph, value, defined, names, node)
+            new = value.type.symbols() - known
+            if new and "defines_symbols" not in node.op.traits:
+                raise _error(node, f"symbol {sorted(map(str, new))[0]} of %{value.name} is defined by no input")
+            known |= new
+    by_name: dict[str, object] = {}
+    for s in known:
+        if by_name.setdefault(s.name, s) != s:
+            raise VerifyError(f"symbol {s.name} has two ranges in graph @{graph.name}")
+    for value in graph.outputs:
+        if value not in defined:
+            raise VerifyError(f"graph @{graph.name} returns %{value.name}, which it doesn't define")
+    _verify_uses(graph, defined)
+
+
+def _define(graph: Graph, value: Value, defined: set[Value], names: set[str], node: Node | None) -> None:
+    if value.name in names:
+        raise VerifyError(f"value name %{value.name} stands twice in graph @{graph.name}")
+    if value.producer is not node:
+        raise VerifyError(f"%{value.name} doesn't know the node that produces it")
+    names.add(value.name)
+    defined.add(value)
+
+
+def _verify_node(graph: Graph, node: Node, defined: set[Value]) -> None:
+    if node.graph is not graph:
+        raise _error(node, f"node belongs to another graph than @{graph.name}")
+    for i, value in enumerate(node.operands):
+        if value not in defined:
+            raise _error(node, f"operand {i}, %{value.name}, isn't defined above in graph @{graph.name}")
+    inference = Inference()
+    try:
+        node.op.check_count(len(node.operands))
+        if node.op.complete(node.attributes) != node.attributes:
+            raise _error(node, "attributes aren't complete")
+        for attribute in node.attributes.values():
+            if isinstance(attribute, Graph):
+                verify(attribute)
+        types = node.op.infer(inference, [v.type for v in node.operands], node.attributes)
+    except VerifyError:
+        raise
+    except (GraphcError, TypeError) as e:
+        raise _error(node, f"inference fails: {e}") from e
+    stored = tuple(v.type for v in node.results)
+    if types != stored:
+        raise _error(node, f"types are {', '.join(map(str, stored))}; inference says {', '.join(map(str, types))}")
+    for guard in inference.guards:
+        if guard not in graph.guards and Guard(guard.right, guard.left) not in graph.guards:
+            raise _error(node, f"assumes {guard}, which isn't a listed guard")
+
+
+def _verify_uses(graph: Graph, defined: set[Value]) -> None:
+    expected: dict[Value, set[Use]] = {v: set() for v in defined}
+    for node in graph.nodes:
+        for i, value in enumerate(node.operands):
+            expected[value].add(Use(node, i))
+    for i, value in enumerate(graph.outputs):
+        expected[value].add(Use(graph, i))
+    for value, uses in expected.items():
+        if set(value.uses) != uses:
+            raise VerifyError(f"use list of %{value.name} in graph @{graph.name} is wrong", seen=str(value.uses), expected=str(uses))
+
+
+def _error(node: Node, what: str) -> VerifyError:
+    return VerifyError(what, layer=", ".join(node.origin) or None, seen=print_node(node, origins=False))
