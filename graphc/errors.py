@@ -10,7 +10,7 @@ class GraphcError(Exception):
     """`what` went wrong in `layer` of the user's model: `seen` instead of `expected`, and a `hint` at what to do.
 
     The message is `what` on the first line, then one indented line for each field that is given. Each is kept as an
-    attribute, None where it doesn't apply; code that knows the layer where the raiser didn't sets `layer` and re-raises.
+    attribute, None where it doesn't apply; code that knows the layer where the raiser didn't sets `layer`.
     """
 
     def __init__(
