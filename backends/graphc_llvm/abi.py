@@ -1,0 +1,71 @@
+"""The structures that native code and Python share: each one list of fields, from which LLVM's and ctypes' forms follow.
+
+- `main` and `prepare`, the entries of a program, are `i32 entry(ptr context)`: 0, or a status (`Status`) that stands in the
+  context's error record too.
+- A kernel is `i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)`: it does the part [begin, end) of its
+  range, reads its arrays' addresses from `pointers` and symbolic sizes (i64) from `dims`, has `scratch` to itself while it
+  runs, and returns 0 or a status.
+- The runtime is called through the table in the context, so that a program's objects need no symbol from outside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+import llvmlite.ir as ir
+
+from graphc_llvm.emit import I32, I64, PTR, field_address, load_field
+
+_CTYPES = {PTR: ctypes.c_void_p, I64: ctypes.c_int64, I32: ctypes.c_int32}
+
+KERNEL_TYPE = ir.FunctionType(I32, [PTR, PTR, PTR, I64, I64])
+ENTRY_TYPE = ir.FunctionType(I32, [PTR])
+
+
+class Status(enum.IntEnum):
+    """What native code returns; anything but OK makes the call raise."""
+
+    OK = 0
+    INTEGER_DIVISION = 1  # by zero, or the smallest integer by -1
+    BAD_INDEX = 2
+
+
+class Layout:
+    """A structure of pointers and integers, laid out as C would: `type` is LLVM's form, `ctype` that of ctypes."""
+
+    def __init__(self, name: str, **fields: ir.Type) -> None:
+        self.type = ir.LiteralStructType(list(fields.values()))
+        ctype_fields = [(field, _CTYPES[type_]) for field, type_ in fields.items()]
+        self.ctype: type[ctypes.Structure] = type(name, (ctypes.Structure,), {"_fields_": ctype_fields})
+        self._index = {field: index for index, field in enumerate(fields)}
+
+    def address(self, b: ir.IRBuilder, ptr: ir.Value, field: str) -> ir.Value:
+        """The address of `field` in the structure at `ptr`."""
+        return field_address(b, ptr, self.type, self._index[field])
+
+    def load(self, b: ir.IRBuilder, ptr: ir.Value, field: str) -> ir.Value:
+        """The value of `field` in the structure at `ptr`."""
+        return load_field(b, ptr, self.type, self._index[field], field)
+
+    def store(self, b: ir.IRBuilder, value: ir.Value, ptr: ir.Value, field: str) -> None:
+        """Set `field` of the structure at `ptr`."""
+        b.store(value, self.address(b, ptr, field))
+
+
+CONTEXT = Layout(
+    "Context",
+    buffers=PTR,  # ptr[]: the addresses of the inputs, then of the outputs
+    dims=PTR,  # i64[]: the values of the program's symbols
+    constants=PTR,  # ptr[]: what `prepare` made of the weights, and large literals; each 64-byte aligned
+    arena=PTR,  # the intermediate arrays and scratch, 64-byte aligned
+    runtime=PTR,  # a RUNTIME table
+    threads=I64,  # how many threads this call may use
+    error_code=I32,  # the Status of the kernel that failed
+    error_kernel=I64,  # its number in the program
+    error_detail=I64,
+)
+"""What one call of a program works on. Each call that runs at the same time has its own."""
+
+RUNTIME = Layout("Runtime", run_kernel=PTR, parallel_for=PTR)
+"""The functions of the runtime module, whose contracts are in `runtime.py`."""
