@@ -1,1 +1,63 @@
-"""graphc compiles neural networks: a model in, a native program out."""
+"""graphc compiles neural networks: a model in, a native program out.
+
+    exe = graphc.compile("model.onnx")
+    y = exe(x)
+
+The public names below are imported on first use, so that importing graphc itself is quick and loads no plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphc.version import __version__
+
+if TYPE_CHECKING:
+    from graphc.driver import compile, import_model, load, run_passes
+    from graphc.errors import (
+        ArtifactError,
+        GraphcError,
+        ModelError,
+        NumericError,
+        PluginError,
+        ShapeError,
+        UnsupportedOpError,
+        VerifyError,
+    )
+    from graphc.executable import Executable
+    from graphc.interpreter import interpret
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Graph
+    from graphc.ir.parser import parse_graph
+    from graphc.ir.symbolic import symbol as Dim  # noqa: N812
+    from graphc.ir.text import print_graph
+
+_HOME = {
+    "compile": "driver", "import_model": "driver", "load": "driver", "run_passes": "driver",
+    "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
+    "parse_graph": "ir.parser", "print_graph": "ir.text",
+    **dict.fromkeys(
+        ("ArtifactError", "GraphcError", "ModelError", "NumericError", "PluginError", "ShapeError", "UnsupportedOpError",
+         "VerifyError"), "errors"),
+}  # fmt: skip
+
+__all__ = [
+    "ArtifactError", "Builder", "Dim", "Executable", "Graph", "GraphcError", "ModelError", "NumericError", "PluginError",
+    "ShapeError", "UnsupportedOpError", "VerifyError", "__version__", "compile", "import_model", "interpret", "load",
+    "parse_graph", "print_graph", "run_passes",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Dim":
+        from graphc.ir.symbolic import symbol
+
+        return symbol
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"graphc.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,6 +21,16 @@ class TensorData:
         self.array.flags.writeable = False
         self.type = TensorType(dtype_of(self.array), tuple(self.array.shape))
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether it is part of the program's structure wherever it stands: a single element."""
+        return self.array.size == 1
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether its values may change without new code: floats, more than one. No pass looks at a weight's values."""
+        return self.array.size > 1 and self.type.dtype.is_float
+
     @cached_property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of type and bytes."""

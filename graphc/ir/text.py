@@ -30,6 +30,26 @@ def print_graph(graph: Graph, *, origins: bool = True) -> str:
     return "\n".join(_graph_lines(graph, origins)) + "\n"
 
 
+def weights_of(graph: Graph) -> list[TensorData]:
+    """The distinct weights of a graph, regions included, in order of first use: equal ones stand once."""
+    found: dict[str, TensorData] = {}
+    for node in graph.nodes:
+        for value in node.attributes.values():
+            if isinstance(value, TensorData) and value.is_weight:
+                found.setdefault(value.digest, value)
+            elif isinstance(value, Graph):
+                found.update({w.digest: w for w in weights_of(value)})
+    return list(found.values())
+
+
+def print_structure(graph: Graph) -> str:
+    """The text of a graph without its weights' values and its origins: what compiled code depends on."""
+    text = print_graph(graph, origins=False)
+    for i, data in enumerate(weights_of(graph)):
+        text = text.replace(_tensor(data), f"{data.type} weight:{i}")
+    return text
+
+
 def print_node(node: Node, *, origins: bool = True) -> str:
     """The text of one node, without indentation."""
     return "\n".join(_node_lines(node, origins))
@@ -159,5 +179,6 @@ def value_text(value: Value) -> str:
 
 
 __all__ = [
-    "constants_of", "dims_text", "float_text", "operators_of", "print_graph", "print_node", "same_graph", "value_text",
+    "constants_of", "dims_text", "float_text", "operators_of", "print_graph", "print_node", "print_structure", "same_graph",
+    "value_text", "weights_of",
 ]  # fmt: skip

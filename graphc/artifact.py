@@ -1,0 +1,146 @@
+"""Artifacts: an executable as one safetensors file, whose metadata holds the IR's text and a manifest.
+
+The file is read by any safetensors reader; nothing in it is code. Tensors are the graph's big constants, named by digest
+and stored as bytes (their types stand in the IR).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.backend import CompileOptions
+from graphc.errors import ArtifactError, GraphcError
+from graphc.executable import Executable
+from graphc.ir.graph import Graph
+from graphc.ir.parser import parse_graph
+from graphc.ir.tensor_data import TensorData
+from graphc.ir.text import constants_of, operators_of, print_graph
+from graphc.ir.types import DTYPES
+from graphc.ir.verifier import verify
+
+FORMAT = 1
+_TYPE_OF_DIGEST = r"(\w+)\[([0-9,]*)\] sha256:([0-9a-f]{64})"
+
+
+def to_bytes(executable: Executable) -> bytes:
+    """The artifact's content."""
+    from safetensors.numpy import save as save_tensors
+
+    graph = executable.graph
+    manifest = {
+        "format": FORMAT,
+        "options": asdict(executable.options),
+        "operators": operators_of(graph),
+    }
+    tensors = {d: data.array.reshape(-1).view(np.uint8) for d, data in constants_of(graph).items()}
+    content: bytes = save_tensors(tensors, {"graphc": json.dumps(manifest), "ir": print_graph(graph)})
+    return content
+
+
+def save(executable: Executable, path: Path) -> None:
+    """Writes the artifact by rename. Raises ArtifactError where the folder can't be written."""
+    write_whole(path, to_bytes(executable))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is either whole or absent. Raises ArtifactError where the folder can't be written."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as e:
+        raise ArtifactError(f"{path} can't be written", seen=e.strerror) from e
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def from_bytes(content: bytes) -> Executable:
+    """The executable of an artifact's content."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_tensors
+
+    try:
+        tensors = load_tensors(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise ArtifactError("this is no graphc artifact, or it is damaged", seen=str(e)) from e
+    return _rebuild(metadata, tensors, None, True)
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None, cache: bool) -> Executable:
+    """The executable of an artifact file. Raises ArtifactError for a missing, damaged or foreign one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as f:
+            metadata = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - safe_open has no iteration
+    except (SafetensorError, OSError) as e:
+        raise ArtifactError(f"{os.fspath(path)} is no graphc artifact, or it is damaged", seen=str(e)) from e
+    return _rebuild(metadata, tensors, threads, cache)
+
+
+def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], threads: int | None, cache: bool) -> Executable:
+    from graphc.driver import compile_graph
+
+    try:
+        manifest: dict[str, Any] = json.loads(metadata["graphc"])
+        text = metadata["ir"]
+        version = manifest["format"]
+        options = CompileOptions(**{**manifest["options"], "cache": cache, "verify": "off"})
+    except (KeyError, TypeError, ValueError) as e:
+        raise ArtifactError("this is no graphc artifact: its manifest is missing or damaged", seen=str(e)) from e
+    if version != FORMAT:
+        raise ArtifactError("the artifact has another format", seen=version, expected=FORMAT)
+    if threads is not None:
+        options = CompileOptions(**{**asdict(options), "threads": threads})
+    try:
+        graph = parse_graph(text, constants=_constants(text, tensors))
+        verify(graph)
+    except GraphcError as e:
+        raise ArtifactError("the artifact's IR is damaged", seen=str(e)) from e
+    _check_operators(graph, manifest.get("operators", {}))
+    return compile_graph(graph, options)
+
+
+def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, TensorData]:
+    import re
+
+    found: dict[str, TensorData] = {}
+    for dtype, dims, digest in re.findall(_TYPE_OF_DIGEST, text):
+        if digest in found:
+            continue
+        if dtype not in DTYPES or digest not in tensors:
+            raise ArtifactError("the artifact lacks a constant", seen=digest)
+        shape = tuple(int(d) for d in dims.split(",") if d)
+        raw = tensors[digest]
+        if raw.dtype != np.uint8 or raw.nbytes != int(np.prod(shape, dtype=object)) * DTYPES[dtype].bytes:
+            raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=f"{dtype}[{dims}]")
+        data = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
+        if data.digest != digest:
+            raise ArtifactError("a constant of the artifact is damaged", seen=data.digest, expected=digest)
+        found[digest] = data
+    return found
+
+
+def _check_operators(graph: Graph, versions: Mapping[str, int]) -> None:
+    for name, version in operators_of(graph).items():
+        if versions.get(name) != version:
+            raise ArtifactError(
+                f"operator {name} has another version than the artifact was made with",
+                seen=versions.get(name),
+                expected=version,
+                hint="compile the model again",
+            )

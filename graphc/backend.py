@@ -1,0 +1,137 @@
+"""What a backend and a frontend are: the protocols that plugins implement and the driver calls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from graphc.ir.graph import Graph, Node
+
+if TYPE_CHECKING:
+    from graphc.pipeline import Pass, PassContext
+
+Precision = Literal["f32", "bf16", "f16"]
+Numerics = Literal["fast", "strict"]
+Verify = Literal["off", "sample", "full"]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How to compile: see `graphc.compile`, whose arguments these are."""
+
+    backend: str = "llvm"
+    precision: Precision = "f32"
+    numerics: Numerics = "fast"
+    target: str | None = None
+    threads: int | None = None
+    verify: Verify = "off"
+    cache: bool = True
+
+    def key(self) -> str:
+        """A digest of everything that may change the compiled code (not `verify`, `cache` or `threads`)."""
+        parts = {k: v for k, v in asdict(self).items() if k not in ("verify", "cache", "threads")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One kernel call of a compiled program.
+
+    name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, where dims are known.
+    """
+
+    name: str
+    origin: tuple[str, ...]
+    key: str
+    flops: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Bytes that a run needs: `arena` for intermediates, `constants` for prepared weights, `scratch` for all threads."""
+
+    arena: int
+    constants: int
+    scratch: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Everything but the caller's inputs and outputs."""
+        return self.arena + self.constants + self.scratch
+
+
+class Segment(Protocol):
+    """Compiled code for a whole graph (or a part of one), immutable and thread-safe."""
+
+    @property
+    def stages(self) -> Mapping[str, str]:
+        """Text of the graph and the code at named stages: "fused", "prepare", "loops", ..."""
+        ...
+
+    @property
+    def kernels(self) -> Sequence[KernelReport]:
+        """The kernel calls of one run, in order."""
+        ...
+
+    def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The outputs, in fresh memory. Inputs are checked and C-contiguous, in the graph's order."""
+        ...
+
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+        """Seconds that each kernel call of one run took, in the order of `kernels`."""
+        ...
+
+    def memory(self, dims: Mapping[str, int]) -> MemoryReport:
+        """What a run at these values of the symbols needs."""
+        ...
+
+
+class Backend(Protocol):
+    """Turns graphs into segments. An object under the entry-point group `graphc.backends`."""
+
+    name: str
+
+    def supports(self, node: Node) -> str | None:
+        """None if it takes the node as it is; else why not (a composite is then decomposed, a primitive refused)."""
+        ...
+
+    def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
+        """The passes that prepare a graph for `compile`, by name or as values, in order."""
+        ...
+
+    def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> Segment:
+        """Lowers a graph that went through the pipeline. Raises UnsupportedOpError with all reasons at once."""
+        ...
+
+    def store(self, segment: Segment, key: str) -> None:
+        """Keeps compiled code in the user's cache, under a key that stands for graph and options."""
+        ...
+
+    def restore(self, key: str, graph: Graph, options: CompileOptions) -> Segment | None:
+        """The segment that was stored under `key`, with the graph's constants as its weights; None if there is none."""
+        ...
+
+
+class Frontend(Protocol):
+    """Turns a model into a graph. An object under the entry-point group `graphc.frontends`."""
+
+    def import_model(
+        self, model: Any, *, example_inputs: Sequence[Any] | None = None, dynamic: Mapping[str, Mapping[int, Any]] | None = None
+    ) -> Graph:
+        """The model as a verified graph. Raises ModelError or UnsupportedOpError, with the layers."""
+        ...
+
+
+@dataclass
+class CompileReport:
+    """What compilation did: one entry a pass, and the seconds of each stage."""
+
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: bool = False

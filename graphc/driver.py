@@ -1,0 +1,128 @@
+"""From a model to an executable: import, passes, backend."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from graphc import plugins
+from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Verify
+from graphc.errors import GraphcError
+from graphc.executable import Executable
+from graphc.ir.graph import Graph
+from graphc.ir.text import operators_of, print_structure
+from graphc.ir.verifier import verify as verify_graph
+from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc.version import __version__
+
+
+def import_model(
+    model: Any, *, example_inputs: Sequence[Any] | None = None, dynamic: Mapping[str, Mapping[int, Any]] | None = None
+) -> Graph:
+    """The graph of a model: a path, a framework's object, or a Graph (verified and returned as it is).
+
+    `dynamic` makes input axes symbolic: {"input": {0: Dim("batch", 1, 64)}}. Raises ModelError or UnsupportedOpError.
+    """
+    if isinstance(model, Graph):
+        verify_graph(model)
+        return model
+    frontend = cast(Frontend, plugins.find(plugins.FRONTENDS, plugins.frontend_for(model)))
+    graph = frontend.import_model(model, example_inputs=example_inputs, dynamic=dynamic)
+    verify_graph(graph)
+    return graph
+
+
+def run_passes(
+    graph: Graph, passes: Sequence[str | Pass], *, verify: Verify = "off", numerics: Numerics = "fast"
+) -> Graph:
+    """A copy of `graph` after the passes, by name or as values, in order."""
+    copy, _ = graph.clone()
+    PassManager(resolve_passes(passes), verify=verify).run(copy, PassContext(numerics=numerics))
+    return copy
+
+
+def compile(
+    model: Any,
+    backend: str = "llvm",
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    precision: Precision = "f32",
+    numerics: Numerics = "fast",
+    target: str | None = None,
+    threads: int | None = None,
+    passes: Sequence[str | Pass] | None = None,
+    verify: Verify = "off",
+    cache: bool = True,
+) -> Executable:
+    """An executable of `model`.
+
+    model: a path to an ONNX file, a ModelProto, any object that an installed frontend takes, or a Graph.
+    backend: the name of an installed backend; what it can't do raises UnsupportedOpError, nothing falls back.
+    precision: the element type of float arithmetic; "f32" leaves the model's own types.
+    numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
+    target: the CPU or GPU to compile for (default: this machine). threads: how many to use (default: all it may).
+    passes: replaces the backend's own pipeline. verify: checks each pass against the interpreter on generated inputs.
+    cache: reuse and keep compiled code in the user's cache.
+    """
+    options = CompileOptions(backend, precision, numerics, target, threads, verify, cache)
+    start = time.perf_counter()
+    graph = import_model(model, example_inputs=example_inputs, dynamic=dynamic)
+    imported = time.perf_counter() - start
+    executable = compile_graph(graph, options, passes)
+    executable.report.seconds["import"] = imported
+    return executable
+
+
+def compile_graph(graph: Graph, options: CompileOptions, passes: Sequence[str | Pass] | None = None) -> Executable:
+    """An executable of a verified graph; the graph itself is left as it is."""
+    found = cast(Backend, plugins.find(plugins.BACKENDS, options.backend))
+    if options.precision not in ("f32",):
+        raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
+    if options.numerics not in ("fast", "strict"):
+        raise GraphcError("there is no such numerics mode", seen=options.numerics, expected='"fast" or "strict"')
+    report = CompileReport()
+    cachable = options.cache and options.verify == "off" and passes is None
+    key = cache_key(graph, options) if cachable else ""
+    if cachable:
+        start = time.perf_counter()
+        segment = found.restore(key, graph, options)
+        if segment is not None:
+            report.cached = True
+            report.seconds["restore"] = time.perf_counter() - start
+            return Executable(graph, segment, options, report)
+    context = PassContext(numerics=options.numerics, precision=options.precision, target=options.target, backend=found)
+    start = time.perf_counter()
+    optimized, _ = graph.clone()
+    manager = PassManager(resolve_passes(found.pipeline(options) if passes is None else passes), verify=options.verify)
+    records = manager.run(optimized, context)
+    report.seconds["passes"] = time.perf_counter() - start
+    start = time.perf_counter()
+    segment = found.compile(optimized, options, context)
+    report.seconds["backend"] = time.perf_counter() - start
+    report.passes = [
+        {"name": r.name, "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats)} for r in records
+    ]
+    report.passes += [{"name": "refused", "changed": False, "seconds": 0.0, "stats": {str(r): 1}} for r in context.refusals]
+    if cachable:
+        found.store(segment, key)
+    return Executable(graph, segment, options, report)
+
+
+def cache_key(graph: Graph, options: CompileOptions) -> str:
+    """What compiled code depends on: the graph without its weights' values, operators' versions, options, our version."""
+    parts = (print_structure(graph), str(operators_of(graph)), options.key(), __version__)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None, cache: bool = True) -> Executable:
+    """The executable that `save` wrote, lowered again from its IR, or found in the user's own cache.
+
+    Raises ArtifactError for a damaged or foreign file. Nothing in the file is run.
+    """
+    from graphc.artifact import load as load_artifact
+
+    return load_artifact(path, threads=threads, cache=cache)
