@@ -56,6 +56,7 @@ class Layout:
 CONTEXT = Layout(
     "Context",
     buffers=PTR,  # ptr[]: the addresses of the inputs, then of the outputs
+    views=PTR,  # a Py_buffer for each of them, the entry's own
     dims=PTR,  # i64[]: the values of the program's symbols
     constants=PTR,  # ptr[]: what `prepare` made of the weights, and large literals; each 64-byte aligned
     arena=PTR,  # the intermediate arrays and scratch, 64-byte aligned

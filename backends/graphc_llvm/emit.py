@@ -41,7 +41,7 @@ ELEMENT_TYPES: dict[str, ir.Type] = {
 }  # fmt: skip
 """The type of one element in memory, by dtype name; a bool is a byte, 0 or 1."""
 
-_BYTES: dict[ir.Type, int] = {I1: 1, I8: 1, I16: 2, I32: 4, I64: 8, F16: 2, BF16: 2, F32: 4, F64: 8, PTR: 8}
+_BYTES: dict[ir.Type, int] = {I1: 1, I8: 1, I16: 2, I32: 4, I64: 8, F16: 2, BF16: 2, F32: 4, F64: 8}
 
 
 def is_float(type_: ir.Type) -> bool:
@@ -56,7 +56,7 @@ def scalar_of(type_: ir.Type) -> ir.Type:
 
 def size_of(type_: ir.Type) -> int:
     """Bytes that one scalar of `type_` (or one element, for a vector type) takes in memory, which is also its alignment."""
-    return _BYTES[scalar_of(type_)]
+    return 8 if isinstance(type_, ir.PointerType) else _BYTES[scalar_of(type_)]
 
 
 def i32(value: int) -> ir.Constant:

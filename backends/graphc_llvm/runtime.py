@@ -1,0 +1,99 @@
+"""The runtime module: one thread pool for the whole process, native, started at first use and never unloaded.
+
+Its functions, as native code calls them through the table at `Runtime.table`:
+
+- `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` runs a kernel over
+  [0, n). `scratch` holds `scratch_bytes` for each of `threads` workers.
+- `i32 parallel_for(ptr fn, ptr context, i64 n, i64 threads)` cuts [0, n) into min(n, threads) equal chunks and calls
+  `i32 fn(ptr context, i64 begin, i64 end, i64 worker)` for each, on up to `threads` threads, the caller among them; worker is
+  below `threads`, and no two calls with the same worker run at a time. Returns 0, or the first non-zero status; chunks
+  that haven't begun by then are left out.
+
+Chunks depend on `n` and `threads` alone, never on who runs them. A call that finds the pool at work, because it is nested
+in one or comes from another Python thread, runs its chunks itself. Idle workers spin for some tens of microseconds, then
+sleep. After a fork the child starts with a pool of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from importlib import resources
+
+import llvmlite.ir as ir
+
+from graphc.errors import GraphcError
+from graphc_llvm.abi import CONTEXT, RUNTIME
+from graphc_llvm.emit import I32, I64, PTR
+from graphc_llvm.jit import Library, compile_object, load_objects
+from graphc_llvm.target import Target, host_target
+
+_BY_ARCH = {  # the number of Linux's futex system call, and the intrinsic that eases a wait loop
+    "x86_64": (202, "llvm.x86.sse2.pause", "()"),
+    "aarch64": (98, "llvm.aarch64.hint", "(i32 1)"),
+}
+_RUN_KERNEL_TYPE = ir.FunctionType(I32, [PTR, PTR, PTR, PTR, I64, I64, I64])
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The loaded runtime: the address of its table (`abi.RUNTIME`), and what keeps both in memory."""
+
+    table: int
+    library: Library
+    storage: ctypes.Structure
+
+
+def runtime_ir(target: Target) -> str:
+    """The runtime module as LLVM IR."""
+    if target.arch not in _BY_ARCH:
+        known = ", ".join(_BY_ARCH)
+        raise GraphcError("the llvm backend has no thread pool for this CPU", seen=target.arch, expected=f"one of {known}")
+    futex, pause, arguments = _BY_ARCH[target.arch]
+    signature = arguments.replace(" 1", "")
+    return (
+        f"@futex_number = internal constant i64 {futex}\n"
+        f"declare void @{pause}{signature}\n"
+        f"define internal void @pause() alwaysinline {{ call void @{pause}{arguments} ret void }}\n"
+        + resources.files("graphc_llvm").joinpath("runtime.ll").read_text(encoding="utf-8")
+    )
+
+
+def runtime() -> Runtime:
+    """This process's runtime, compiled and loaded at the first call."""
+    with _LOADING:
+        return _load()
+
+
+_LOADING = threading.Lock()  # a second pool would compete with the first for the same cores
+
+
+@functools.cache
+def _load() -> Runtime:
+    target = host_target()
+    functions = ("run_kernel", "parallel_for")
+    library = load_objects([compile_object(runtime_ir(target), target, "full")], [*functions, "reset_after_fork"])
+    storage = RUNTIME.ctype(**{name: library.address(name) for name in functions})
+    os.register_at_fork(after_in_child=ctypes.CFUNCTYPE(None)(library.address("reset_after_fork")))
+    return Runtime(ctypes.addressof(storage), library, storage)
+
+
+def emit_run_kernel(
+    b: ir.IRBuilder,
+    context: ir.Value,
+    kernel: ir.Function,
+    pointers: ir.Value,
+    dims: ir.Value,
+    scratch: ir.Value,
+    scratch_bytes: ir.Value,
+    n: ir.Value,
+) -> ir.Value:
+    """Emit, in `main`, the call that runs `kernel` over [0, n) on the context's threads; the value is its status."""
+    table = CONTEXT.load(b, context, "runtime")
+    # Typed, because llvmlite takes the callee's type from its pointer.
+    run_kernel = b.load(RUNTIME.address(b, table, "run_kernel"), typ=_RUN_KERNEL_TYPE.as_pointer())
+    threads = CONTEXT.load(b, context, "threads")
+    return b.call(run_kernel, [kernel, pointers, dims, scratch, scratch_bytes, n, threads])
