@@ -1,0 +1,180 @@
+"""A program at given dims, ready to run: the native step table, the arena's plan, and frames for calls.
+
+An instance is immutable; what a call writes to (the arena, the table of bases) is a frame's, of which one call at a time has
+the use. Frames are kept for later calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.backend import MemoryReport
+from graphc.ir.symbolic import Dim, evaluate
+from graphc.lowering.memory import Lifetime, plan
+from graphc_llvm.abi import CONTEXT
+from graphc_llvm.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
+
+ALIGNMENT = 64
+_WORTH_A_THREAD = 20e-6
+"""Seconds of work below which a second thread costs more than it brings."""
+_FLOPS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 1e10
+
+
+class _Step(ctypes.Structure):
+    """executor.ll's %Step."""
+
+    _fields_ = [
+        ("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p), ("dims", ctypes.c_void_p), ("slot_count", ctypes.c_int64),
+        ("n", ctypes.c_int64), ("scratch", ctypes.c_int64), ("threads", ctypes.c_int64), ("loop", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class _Loop(ctypes.Structure):
+    """executor.ll's %Loop."""
+
+    _fields_ = [
+        ("steps", ctypes.c_void_p), ("step_count", ctypes.c_int64), ("trips", ctypes.c_int64), ("reverse", ctypes.c_int64),
+        ("slices", ctypes.c_void_p), ("slice_count", ctypes.c_int64), ("copies", ctypes.c_void_p), ("copy_count", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+def aligned_bytes(size: int) -> np.ndarray:
+    """Uninitialized memory of `size` bytes, 64-byte aligned; never empty."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + max(size, 1)]
+
+
+@dataclass
+class Frame:
+    """What one call writes to: its context, table of bases, arena and scratch."""
+
+    context: ctypes.Structure
+    bases: Any
+    memory: list[Any]
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self.context)
+
+
+@dataclass
+class Instance:
+    """A program at given dims.
+
+    kernels: addresses, by kernel number; constants: arrays, in order; shapes: of the outputs.
+    """
+
+    program: Program
+    dims: Mapping[str, int]
+    kernels: Sequence[int]
+    constants: Sequence[np.ndarray]
+    threads: int
+    shapes: list[tuple[int, ...]] = field(init=False)
+    seconds: float = field(init=False, default=0.0)
+    _frames: list[Frame] = field(init=False, default_factory=list)
+    _kept: list[Any] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        program = self.program
+        self.shapes = [t.concrete(self.dims) for t in program.outputs]
+        lifetimes = [Lifetime(b.first, b.last, self.at(b.bytes)) for b in program.buffers]
+        self.offsets, self.arena_bytes = plan(lifetimes)
+        self.scratch_bytes = 0
+        self.step_threads: list[int] = []
+        self.table = self.steps(program.steps)
+
+    def at(self, dim: Dim) -> int:
+        """A dim's value here."""
+        return dim if isinstance(dim, int) else evaluate(dim, self.dims)
+
+    def steps(self, steps: Sequence[Step]) -> Any:
+        table = (_Step * max(len(steps), 1))()
+        for record, step in zip(table, steps, strict=False):
+            self.fill(record, step)
+        self._kept.append(table)
+        return table
+
+    def fill(self, record: _Step, step: Step) -> None:
+        if isinstance(step, LoopStep):
+            record.loop = ctypes.addressof(self.loop(step))
+            return
+        if isinstance(step, CopyStep):
+            record.n = self.at(step.bytes)
+            record.slots, record.slot_count = self.longs(self.slots((step.target, step.source))), 2
+            return
+        assert isinstance(step, KernelStep)
+        seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / _BYTES_PER_SECOND
+        self.seconds += seconds
+        work, scratch = self.at(step.work), -(-self.at(step.scratch) // ALIGNMENT) * ALIGNMENT
+        record.kernel = self.kernels[step.kernel]
+        record.slots, record.slot_count = self.longs(self.slots(step.operands)), len(step.operands)
+        record.dims = self.longs([self.at(d) for d in step.dims])
+        record.n, record.scratch = work, scratch
+        record.threads = max(1, min(self.threads, work, int(seconds / _WORTH_A_THREAD)))
+        self.scratch_bytes = max(self.scratch_bytes, scratch * record.threads)
+
+    def loop(self, step: LoopStep) -> _Loop:
+        trips = self.at(step.trips)
+        before = self.seconds
+        table = self.steps(step.steps)
+        self.seconds = before + (self.seconds - before) * trips
+        slices = [x for s in step.slices for x in (s.base, *self.slot(s.source), self.at(s.stride))]
+        copies = [x for c in step.carries for x in (*self.slot(c.target), *self.slot(c.source), self.at(c.bytes))]
+        loop = _Loop(
+            ctypes.addressof(table), len(step.steps), trips, step.reverse,
+            self.longs(slices), len(step.slices), self.longs(copies), len(step.carries),
+        )  # fmt: skip
+        self._kept.append(loop)
+        return loop
+
+    def slot(self, place: Location) -> tuple[int, int]:
+        return place.base, (0 if place.buffer is None else self.offsets[place.buffer])
+
+    def slots(self, places: Sequence[Location]) -> list[int]:
+        return [x for p in places for x in self.slot(p)]
+
+    def longs(self, values: Sequence[int]) -> int:
+        array = (ctypes.c_int64 * max(len(values), 1))(*values)
+        self._kept.append(array)
+        return ctypes.addressof(array)
+
+    # Calls
+
+    def take_frame(self) -> Frame:
+        """A frame for one call; give it back with `give_frame`."""
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return self.new_frame()
+
+    def give_frame(self, frame: Frame) -> None:
+        self._frames.append(frame)
+
+    def new_frame(self) -> Frame:
+        program = self.program
+        arrays = len(program.inputs) + len(program.outputs)
+        bases = (ctypes.c_void_p * program.bases)()
+        arena, scratch = aligned_bytes(self.arena_bytes), aligned_bytes(self.scratch_bytes)
+        bases[program.arena_base] = arena.ctypes.data
+        for i, constant in enumerate(self.constants, program.first_constant):
+            bases[i] = constant.ctypes.data
+        views = ctypes.create_string_buffer(max(arrays, 1) * 128)
+        dims = (ctypes.c_int64 * 1)()
+        context = CONTEXT.ctype(
+            buffers=ctypes.addressof(bases), views=ctypes.addressof(views), dims=ctypes.addressof(dims),
+            steps=ctypes.addressof(self.table), step_count=len(program.steps), scratch=scratch.ctypes.data,
+        )  # fmt: skip
+        return Frame(context, bases, [arena, scratch, views, dims])
+
+    def memory(self) -> MemoryReport:
+        """Bytes that a call needs."""
+        return MemoryReport(self.arena_bytes, sum(c.nbytes for c in self.constants), self.scratch_bytes)
+
+
+InstanceMaker = Callable[[Mapping[str, int]], Instance]

@@ -1,0 +1,112 @@
+"""A program as data: which kernels run, in which order, on which memory. What `schedule` makes and `instance` runs.
+
+Memory is named by `Location`s: an index into the table of base addresses, or a buffer of the arena whose offset is planned
+for given dims. The table of bases: inputs, outputs, the arena, constants, then the slices that loops move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.symbolic import Dim
+from graphc.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a value lies: at base address `base`, or (base = the arena's) in arena buffer `buffer`."""
+
+    base: int
+    buffer: int | None = None
+
+
+@dataclass(frozen=True)
+class ArenaBuffer:
+    """Intermediate memory of `bytes`, in use from step `first` to step `last`, both included."""
+
+    bytes: Dim
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """Runs kernel number `kernel` over [0, work). `dims` are passed to it; `scratch` bytes are each worker's own.
+
+    `flops` and `bytes` are what it computes and moves, for thread choice and reports.
+    """
+
+    kernel: int
+    name: str
+    origin: tuple[str, ...]
+    operands: tuple[Location, ...]
+    dims: tuple[Dim, ...]
+    work: Dim
+    scratch: Dim
+    flops: Dim
+    bytes: Dim
+
+
+@dataclass(frozen=True)
+class CopyStep:
+    """Copies `bytes` from one place to another, which may be the same."""
+
+    target: Location
+    source: Location
+    bytes: Dim
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Base `base` is set, in trip t, to `source` + t * `stride` bytes."""
+
+    base: int
+    source: Location
+    stride: Dim
+
+
+@dataclass(frozen=True)
+class LoopStep:
+    """Runs `steps` `trips` times; before each trip the slices move, after it the carries are copied, in order."""
+
+    name: str
+    origin: tuple[str, ...]
+    steps: tuple[Step, ...]
+    trips: Dim
+    reverse: bool
+    slices: tuple[Slice, ...]
+    carries: tuple[CopyStep, ...]
+
+
+Step = KernelStep | CopyStep | LoopStep
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that one native segment is, but its code and its constants.
+
+    kernels: the kernels' cache keys; `KernelStep.kernel` is an index into them.
+    """
+
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    constants: int
+    slices: int
+    buffers: tuple[ArenaBuffer, ...]
+    steps: tuple[Step, ...]
+    kernels: tuple[str, ...]
+
+    @property
+    def arena_base(self) -> int:
+        """The arena's index in the table of bases."""
+        return len(self.inputs) + len(self.outputs)
+
+    @property
+    def first_constant(self) -> int:
+        """The first constant's index in the table of bases."""
+        return self.arena_base + 1
+
+    @property
+    def bases(self) -> int:
+        """The length of the table of bases."""
+        return self.first_constant + self.constants + self.slices

@@ -1,0 +1,105 @@
+"""Programs as JSON, for the cache: data only, nothing in it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.errors import ArtifactError
+from graphc.ir.symbolic import Dim, Expr, free_symbols, parse_dim, symbol
+from graphc.ir.types import DTYPES, TensorType
+from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+
+
+def to_json(program: Program) -> dict[str, Any]:
+    """A JSON value that `from_json` turns back into an equal program."""
+    writer = _Writer()
+    return {
+        "inputs": [writer.type(t) for t in program.inputs],
+        "outputs": [writer.type(t) for t in program.outputs],
+        "constants": program.constants,
+        "slices": program.slices,
+        "buffers": [[writer.dim(b.bytes), b.first, b.last] for b in program.buffers],
+        "steps": [writer.step(s) for s in program.steps],
+        "kernels": list(program.kernels),
+        "symbols": writer.symbols,
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Program:
+    """The program that `to_json` wrote. Raises ArtifactError on anything else."""
+    try:
+        reader = _Reader(data["symbols"])
+        return Program(
+            tuple(reader.type(t) for t in data["inputs"]),
+            tuple(reader.type(t) for t in data["outputs"]),
+            int(data["constants"]),
+            int(data["slices"]),
+            tuple(ArenaBuffer(reader.dim(size), int(first), int(last)) for size, first, last in data["buffers"]),
+            tuple(reader.step(s) for s in data["steps"]),
+            tuple(data["kernels"]),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise ArtifactError("a cached program is damaged", seen=str(e)) from e
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.symbols: dict[str, list[int | None]] = {}
+
+    def dim(self, d: Dim) -> int | str:
+        if not isinstance(d, Expr):
+            return d
+        for s in free_symbols(d):
+            if isinstance(s.high, Expr):
+                raise ValueError(f"symbol {s.name} has a symbolic range")
+            self.symbols[s.name] = [s.low, s.high]
+        return str(d)
+
+    def type(self, t: TensorType) -> list[Any]:
+        return [t.dtype.name, *map(self.dim, t.shape)]
+
+    def place(self, p: Location) -> list[int | None]:
+        return [p.base, p.buffer]
+
+    def step(self, s: Step) -> dict[str, Any]:
+        if isinstance(s, KernelStep):
+            sizes = {k: self.dim(getattr(s, k)) for k in ("work", "scratch", "flops", "bytes")}
+            dims, operands = list(map(self.dim, s.dims)), list(map(self.place, s.operands))
+            return {"kernel": s.kernel, "name": s.name, "origin": list(s.origin), "operands": operands, "dims": dims, **sizes}
+        if isinstance(s, CopyStep):
+            return {"copy": [self.place(s.target), self.place(s.source), self.dim(s.bytes)]}
+        return {
+            "loop": [self.step(x) for x in s.steps], "name": s.name, "origin": list(s.origin), "trips": self.dim(s.trips),
+            "reverse": s.reverse, "slices": [[x.base, self.place(x.source), self.dim(x.stride)] for x in s.slices],
+            "carries": [self.step(c)["copy"] for c in s.carries],
+        }  # fmt: skip
+
+
+class _Reader:
+    def __init__(self, symbols: Mapping[str, Any]) -> None:
+        self.symbols = {name: symbol(name, low, high) for name, (low, high) in symbols.items()}
+
+    def dim(self, d: int | str) -> Dim:
+        return d if isinstance(d, int) else parse_dim(d, self.symbols)
+
+    def type(self, t: list[Any]) -> TensorType:
+        return TensorType(DTYPES[t[0]], tuple(self.dim(d) for d in t[1:]))
+
+    def place(self, p: list[Any]) -> Location:
+        return Location(p[0], p[1])
+
+    def copy(self, c: list[Any]) -> CopyStep:
+        return CopyStep(self.place(c[0]), self.place(c[1]), self.dim(c[2]))
+
+    def step(self, s: Mapping[str, Any]) -> Step:
+        if "copy" in s:
+            return self.copy(s["copy"])
+        origin = tuple(s["origin"])
+        if "loop" in s:
+            slices = tuple(Slice(base, self.place(p), self.dim(stride)) for base, p, stride in s["slices"])
+            inner, carries = tuple(map(self.step, s["loop"])), tuple(map(self.copy, s["carries"]))
+            return LoopStep(s["name"], origin, inner, self.dim(s["trips"]), bool(s["reverse"]), slices, carries)
+        operands, dims = tuple(map(self.place, s["operands"])), tuple(map(self.dim, s["dims"]))
+        sizes = [self.dim(s[k]) for k in ("work", "scratch", "flops", "bytes")]
+        return KernelStep(int(s["kernel"]), s["name"], origin, operands, dims, *sizes)

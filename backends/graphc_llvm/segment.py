@@ -1,0 +1,191 @@
+"""A compiled graph: `prepare` made its constants once, `run` walks the program natively."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphc.backend import KernelReport, MemoryReport
+from graphc.errors import NumericError, ShapeError
+from graphc.interpreter import bind_dims
+from graphc.ir.graph import Graph
+from graphc.ir.symbolic import Dim, Expr, evaluate
+from graphc.ir.tensor_data import TensorData
+from graphc_llvm.abi import Status
+from graphc_llvm.entry import ArraySpec, Entry
+from graphc_llvm.executor import run_program
+from graphc_llvm.instance import Frame, Instance, aligned_bytes
+from graphc_llvm.jit import Library, load_objects
+from graphc_llvm.program import KernelStep, LoopStep, Program, Step
+
+SHORT_RUN = 50e-6
+"""Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
+
+_MEANING = {
+    Status.INTEGER_DIVISION: "an integer division by zero, or of the smallest integer by -1",
+    Status.BAD_INDEX: "an index out of bounds",
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """One program, its kernels' object code by cache key, and the literal arrays among its constants (None: prepared)."""
+
+    program: Program
+    objects: Mapping[str, bytes]
+    literals: tuple[TensorData | None, ...]
+
+
+class Runner:
+    """A program with its code loaded and its constants at hand; makes an instance for each set of dims it meets."""
+
+    def __init__(self, code: Code, prepared: Sequence[np.ndarray], threads: int) -> None:
+        self.program = code.program
+        self.threads = threads
+        rest = iter(prepared)
+        self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in code.literals]
+        symbols = [f"kernel_{key}" for key in code.program.kernels]
+        self.library: Library | None = load_objects([code.objects[k] for k in code.program.kernels], symbols) if symbols else None
+        self.addresses = [self.library.address(s) for s in symbols] if self.library else []
+        self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
+        self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
+        self.dynamic = not all(t.is_static for t in (*code.program.inputs, *code.program.outputs))
+        self.static = None if self.dynamic else self.instance({})
+
+    def instance(self, dims: Mapping[str, int]) -> tuple[Instance, Entry]:
+        """The program at these dims, planned at first use."""
+        key = tuple(sorted(dims.items()))
+        if key not in self._made:
+            made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
+            inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
+            outputs = [ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)]
+            self._made[key] = made, Entry(run_program(), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN)
+        return self._made[key]
+
+    def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
+        """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
+        instance, entry = self.static if self.static is not None else self.instance(dims or {})
+        outputs = tuple([np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)])
+        frame = instance.take_frame()
+        try:
+            self.call(entry, frame, inputs, outputs)
+        finally:
+            instance.give_frame(frame)
+        return outputs
+
+    def call(self, entry: Entry, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        status = entry.call(frame.address, tuple(map(_bits, inputs)), tuple(map(_bits, outputs)))
+        if status > 0:
+            step = self.program.steps[frame.context.error_kernel]
+            origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
+            name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
+            raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
+        if status < 0:
+            raise ShapeError("the program's arguments don't fit its signature", seen=[f"{a.dtype}{list(a.shape)}" for a in inputs])
+
+    def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> list[float]:
+        """Seconds of each step of one run."""
+        instance, entry = self.static if self.static is not None else self.instance(dims or {})
+        outputs = tuple([np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)])
+        frame = instance.new_frame()
+        times = (ctypes.c_int64 * max(len(self.program.steps), 1))()
+        frame.context.times = ctypes.addressof(times)
+        self.call(entry, frame, inputs, outputs)
+        return [t * 1e-9 for t in times[: len(self.program.steps)]]
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The array, or its bits where the buffer protocol has no format for its dtype."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def _as_bytes_view(array: np.ndarray) -> np.ndarray:
+    if array.ctypes.data % 64 == 0:
+        return array
+    copy = aligned_bytes(array.nbytes)
+    copy[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return copy
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What compilation makes and the cache keeps: code, and the texts of its stages.
+
+    weights: for each input of `prepare`, the weight's number among the graph's (`weights_of`), or its own data.
+    """
+
+    main: Code
+    prepare: Code
+    weights: tuple[int | TensorData, ...]
+    stages: Mapping[str, str]
+
+
+@dataclass
+class LlvmSegment:
+    """A whole graph as native code."""
+
+    compiled: Compiled
+    graph: Graph
+    weights: Sequence[TensorData]
+    threads: int
+    runner: Runner = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = [self.weights[w] if isinstance(w, int) else w for w in self.compiled.weights]
+        prepare = Runner(self.compiled.prepare, (), self.threads)
+        arrays = [np.require(w.array, requirements="C") for w in given]
+        prepared = _run_aligned(prepare, arrays)
+        self.runner = Runner(self.compiled.main, prepared, self.threads)
+        self._kept = (given, prepared)
+
+    @property
+    def stages(self) -> Mapping[str, str]:
+        return self.compiled.stages
+
+    @functools.cached_property
+    def kernels(self) -> Sequence[KernelReport]:
+        dims = {s.name: s.low for s in self.graph.symbols().values()}
+        return [_report(step, self.compiled.main.program, dims) for step in self.compiled.main.program.steps]
+
+    def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return self.runner.run(inputs, self._dims(inputs))
+
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+        return self.runner.profile(inputs, self._dims(inputs))
+
+    def memory(self, dims: Mapping[str, int]) -> MemoryReport:
+        return self.runner.instance(dims if self.runner.dynamic else {})[0].memory()
+
+    def _dims(self, inputs: Sequence[np.ndarray]) -> dict[str, int] | None:
+        if not self.runner.dynamic and not self.graph.guards:
+            return None
+        return bind_dims(self.graph, [x.shape for x in inputs])
+
+
+def _run_aligned(runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A static program's outputs, each in 64-byte aligned memory."""
+    instance, entry = runner.instance({})
+    outputs = []
+    for shape, type in zip(instance.shapes, runner.program.outputs, strict=True):
+        size = int(np.prod(shape, dtype=np.int64)) * type.dtype.bytes
+        outputs.append(aligned_bytes(size)[:size].view(type.dtype.numpy).reshape(shape))
+    runner.call(entry, instance.new_frame(), inputs, outputs)
+    return outputs
+
+
+def _report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelReport:
+    def at(d: Dim) -> int:
+        return evaluate(d, dims) if isinstance(d, Expr) else d
+
+    if isinstance(step, KernelStep):
+        return KernelReport(step.name, step.origin, program.kernels[step.kernel], at(step.flops), at(step.bytes))
+    if isinstance(step, LoopStep):
+        inner = [_report(s, program, dims) for s in step.steps]
+        trips = at(step.trips)
+        flops, size = trips * sum(k.flops for k in inner), trips * sum(k.bytes for k in inner)
+        return KernelReport(step.name, step.origin, " ".join(k.key for k in inner), flops, size)
+    return KernelReport("copy", (), "copy", 0, 2 * at(step.bytes))
