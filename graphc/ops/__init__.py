@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 
 from graphc.ir.opdef import OpDef
-from graphc.ops import constants, elementwise
+from graphc.ops import constants, contraction, convolution, elementwise, windows
 
-FAMILIES = (constants, elementwise)
+FAMILIES = (constants, elementwise, contraction, convolution, windows)
 
 
 @cache

@@ -1,0 +1,62 @@
+"""Gradients of composites, made from those of the nodes that they decompose into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphc.errors import Unsupported, UnsupportedOpError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.opdef import NotDifferentiable
+
+
+def vjp_by_decomposition(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value | None]:
+    """The cotangents of a composite's operands: emits its decomposition again, then that backwards.
+
+    The repeated forward nodes equal those into which the composite itself is decomposed later; CSE joins them.
+    """
+    nodes, results = _emit_decomposition(b, node)
+    given: dict[Value, Value] = {}
+    for result, cotangent in zip(results, cotangents, strict=True):
+        _add(b, given, result, cotangent)
+    found = backpropagate(b, nodes, given)
+    # An operand that stands twice gets its whole cotangent once.
+    return [found.get(v) if v not in node.operands[:i] else None for i, v in enumerate(node.operands)]
+
+
+def _emit_decomposition(b: Builder, node: Node) -> tuple[list[Node], list[Value]]:
+    """Emits what the composite decomposes into; the nodes in order, and its results."""
+    assert node.op.decompose is not None
+    scratch = Graph()
+    operands: dict[Value, Value] = {v: scratch.add_input(v.name, v.type) for v in node.operands}
+    types, names = [v.type for v in node.results], [v.name for v in node.results]
+    copy = Node(node.op, [operands[v] for v in node.operands], node.attributes, types, names, node.origin)
+    results = node.op.decompose(Builder(scratch, origin=node.origin), copy)
+    b.graph.guards += [g for g in scratch.guards if g not in b.graph.guards]
+    mapping = {inner: outer for outer, inner in operands.items()}
+    nodes = [Graph.copy_node(n, b.graph, mapping, b.before) for n in scratch.nodes]
+    return nodes, [mapping[v] for v in results]
+
+
+def backpropagate(b: Builder, nodes: Sequence[Node], cotangents: Mapping[Value, Value]) -> dict[Value, Value]:
+    """Emits the cotangents of every float value that the given nodes' results depend on.
+
+    `nodes` are in topological order; `cotangents` are those of their final results. Raises UnsupportedOpError naming a
+    node without a gradient that one would have to pass through.
+    """
+    found = dict(cotangents)
+    for node in reversed(nodes):
+        if not any(v in found and v.type.dtype.is_float for v in node.results):
+            continue
+        if isinstance(node.op.vjp, NotDifferentiable):
+            layer = ", ".join(node.origin) or f"%{node.results[0].name}"
+            raise UnsupportedOpError("autodiff", [Unsupported(node.op.name, layer, node.op.vjp.reason)])
+        given = [found[v] if v in found else b.full_like(0, v) for v in node.results]
+        for value, cotangent in zip(node.operands, node.op.vjp(b, node, given), strict=True):
+            if cotangent is not None:
+                _add(b, found, value, cotangent)
+    return found
+
+
+def _add(b: Builder, found: dict[Value, Value], value: Value, cotangent: Value) -> None:
+    found[value] = b.op("add", found[value], cotangent) if value in found else cotangent
