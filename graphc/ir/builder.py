@@ -58,7 +58,7 @@ class Builder:
             if guard not in self.graph.guards:
                 self.graph.guards.append(guard)
         hint = name or definition.name
-        hints = [hint] if len(types) == 1 else [f"{hint}.{r}" for r in definition.results]
+        hints = [hint] if len(types) == 1 else [f"{hint}.{r}" for r in definition.result_names(len(types))]
         node = Node(definition, operands, complete, types, [self.graph.fresh_name(h) for h in hints], self.origin)
         return self.graph.insert(node, self.before)
 

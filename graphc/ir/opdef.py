@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir.graph import Graph, Guard, Node, Value
-from graphc.ir.symbolic import Dim, Expr, bounds
+from graphc.ir.symbolic import Dim, Expr, bounds, minimum
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DType, TensorType
 
@@ -52,6 +52,13 @@ class Inference:
             self.guards.append(guard)
         return a if isinstance(a, int) else b
 
+    def at_most(self, a: Dim, b: Dim, what: str) -> None:
+        """Assumes a <= b (the guard min(a, b) == a where it isn't provable); raises ShapeError if it is provably false."""
+        low, _ = bounds(a - b)
+        if low is not None and low > 0:
+            raise ShapeError(f"{what} out of range", seen=f"{a} and {b}", expected=f"{a} <= {b}")
+        self.equal(minimum(a, b), a, what)
+
     def same_shape(self, types: Sequence[TensorType], what: str) -> tuple[Dim, ...]:
         """The shape that all operands must have; raises ShapeError on another rank or dim."""
         first = types[0]
@@ -76,6 +83,7 @@ def _fold(combine: Callable[[Dim, Dim], Dim], dims: Iterable[Dim]) -> Dim:
 class Sample:
     """Inputs for one test of an operator: operand arrays, attributes, and what to leave out.
 
+    A conformance suite casts floating operands over the operator's dtypes, and keeps integer and bool operands as given.
     `differentiable=False` marks samples at kinks, or with NaN, where finite differences mean nothing.
     """
 
@@ -105,13 +113,15 @@ class OpDef:
 
     name, version: its identity in text and artifacts; snake_case.
     operands: names; a last one "name?" may be left out, "*name" takes any number.
-    results: names.
+    results: names; a last one "*name" stands for any number.
     attributes: name -> Attribute; values are complete on every node.
     traits: "elementwise" (result i is a function of operands' element i; all shapes equal), "commutative",
         "view" (only moves elements), "terminal" (kept by DCE).
     infer: operand types and attributes to result types; raises ShapeError.
-    reference: the meaning, in NumPy; dims in attributes are ints. Results have exactly the inferred types.
+    reference: the meaning, in NumPy; dims in attributes are ints, and graphs are functions from a list of arrays to a
+        list of arrays. Results have exactly the inferred types. Called with NumPy's floating-point warnings off.
     vjp: emits the cotangents of the operands from those of the results; None for an operand without one.
+        Cotangents of integer and bool results are there but mean nothing.
     decompose: emits the same results from simpler operators; None for a primitive.
     samples: inputs for tests, over shapes and edges; a conformance suite casts them over `dtypes`.
     dtypes: element types that the float/integer operands may have, by name.
@@ -141,6 +151,11 @@ class OpDef:
     @property
     def is_primitive(self) -> bool:
         return self.decompose is None
+
+    def result_names(self, count: int) -> list[str]:
+        """Names of `count` results; "*name" becomes name0, name1, ..."""
+        fixed = [n for n in self.results if not n.startswith("*")]
+        return fixed + [f"{self.results[-1].lstrip('*')}{i}" for i in range(count - len(fixed))]
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The given attributes with defaults filled in, in declared order; raises TypeError on a wrong name or kind."""

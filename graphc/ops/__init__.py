@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from graphc import plugins
+from graphc.errors import PluginError
 from graphc.ir.opdef import OpDef
-from graphc.ops import constants, contraction, convolution, elementwise, windows
+from graphc.ops import (
+    constants,
+    contraction,
+    convolution,
+    elementwise,
+    fusion,
+    movement,
+    reductions,
+    windows,
+)
 
-FAMILIES = (constants, elementwise, contraction, convolution, windows)
+GROUP = "graphc.operators"
+
+FAMILIES = (
+    constants, elementwise, movement, reductions, contraction, convolution, windows, fusion,
+)  # fmt: skip
 
 
 @cache
@@ -26,10 +41,11 @@ def core_operators() -> Mapping[str, OpDef]:
 def find_operator(name: str) -> OpDef:
     """The core's operator of that name, else a plugin's; raises KeyError where neither has it."""
     op = core_operators().get(name)
-    if op is None:
-        from graphc.plugins import find_plugin_operator
-
-        op = find_plugin_operator(name)
-    if op is None:
+    if op is not None:
+        return op
+    if name not in plugins.names(GROUP):
         raise KeyError(name)
-    return op
+    found = plugins.find(GROUP, name)
+    if not isinstance(found, OpDef) or found.name != name:
+        raise PluginError(f"the entry point {name} of {GROUP} isn't an operator of that name", seen=repr(found))
+    return found
