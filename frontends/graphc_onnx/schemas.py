@@ -20,8 +20,9 @@ AttributeValue: TypeAlias = (
     | tuple[SparseTensorProto, ...] | tuple[TypeProto, ...]
 )  # fmt: skip
 
+_ATTRIBUTE_TYPES: list[tuple[str, int]] = [(name, int(kind)) for name, kind in AttributeProto.AttributeType.items()]
 # The field of an AttributeProto that holds the value of each type.
-_FIELDS = {
+_FIELDS: dict[int, str] = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
     AttributeProto.STRING: "s",
@@ -37,7 +38,13 @@ _FIELDS = {
     AttributeProto.SPARSE_TENSORS: "sparse_tensors",
     AttributeProto.TYPE_PROTOS: "type_protos",
 }
-_LISTS = frozenset(kind for name, kind in AttributeProto.AttributeType.items() if name.endswith("S"))
+_LISTS = frozenset(kind for name, kind in _ATTRIBUTE_TYPES if name.endswith("S"))
+# onnx has a second enumeration of the same types, for schemas.
+_KINDS = {
+    getattr(onnx.defs.OpSchema.AttrType, name): kind
+    for name, kind in _ATTRIBUTE_TYPES
+    if kind != AttributeProto.UNDEFINED
+}
 _MESSAGES = (AttributeProto.TENSOR, AttributeProto.GRAPH, AttributeProto.SPARSE_TENSOR, AttributeProto.TYPE_PROTO)
 
 
@@ -94,8 +101,7 @@ def _attribute_schema(attribute: onnx.defs.OpSchema.Attribute) -> AttributeSchem
     default: AttributeProto = attribute.default_value
     given = default.type != AttributeProto.UNDEFINED
     layer = f"the default of {attribute.name}"
-    kind = AttributeProto.AttributeType.Value(attribute.type.name)  # onnx has two enumerations of one meaning
-    return AttributeSchema(kind, attribute.required, _value(default, layer) if given else None)
+    return AttributeSchema(_KINDS[attribute.type], attribute.required, _value(default, layer) if given else None)
 
 
 def node_attributes(
@@ -234,7 +240,7 @@ def _check_attribute(attribute: AttributeProto, schema: Schema, seen: set[str], 
 
 
 def _wrong_type(name: str, seen: int, expected: int, layer: str) -> ModelError:
-    named = {int(number): text for text, number in AttributeProto.AttributeType.items()}
+    named = {kind: text for text, kind in _ATTRIBUTE_TYPES}
     return ModelError(
         f"the attribute {name} has a wrong type",
         layer=layer,

@@ -132,10 +132,11 @@ def _from_bytes(data: NDArray[np.uint8], storage: Storage, dims: tuple[int, ...]
     """Little-endian bytes, as raw_data and external data have them."""
     if storage.bits == 4:
         return _unpack(data, storage, dims)
+    values: NDArray[Any]
     if storage.dtype == np.bool_:
-        return (data != 0).reshape(dims)  # a byte that is neither 0 nor 1 mustn't become a bool
-    if storage.dtype.kind == "V" or storage.dtype.itemsize == 1:
-        values: NDArray[Any] = data.view(storage.dtype)  # NumPy has no byte order for ml_dtypes' types
+        values = data != 0  # a byte that is neither 0 nor 1 mustn't become a bool
+    elif storage.dtype.kind == "V" or storage.dtype.itemsize == 1:
+        values = data.view(storage.dtype)  # NumPy has no byte order for ml_dtypes' types
     else:
         values = data.view(storage.dtype.newbyteorder("<")).astype(storage.dtype, copy=False)
     return values.reshape(dims)
