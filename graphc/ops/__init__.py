@@ -14,15 +14,17 @@ from graphc.ops import (
     convolution,
     elementwise,
     fusion,
+    indexing,
     movement,
     reductions,
+    sorting,
     windows,
 )
 
 GROUP = "graphc.operators"
 
 FAMILIES = (
-    constants, elementwise, movement, reductions, contraction, convolution, windows, fusion,
+    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, fusion,
 )  # fmt: skip
 
 
