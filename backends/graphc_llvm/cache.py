@@ -22,10 +22,10 @@ _HINT = "remove it, point GRAPHC_CACHE_DIR elsewhere, or compile with cache=Fals
 class Cache:
     """Entries of bytes by a key text, in the subfolder "native" of `folder`, made with mode 0700 at first use.
 
-    An entry is written to a temporary file and renamed into place, so a reader sees all of it or nothing; equal keys have
-    equal contents, so it doesn't matter who wins. An entry that is damaged, or isn't the user's own regular file, is removed
-    and counts as missing. Raises an ArtifactError if the folder belongs to someone else or others may write to it, or if it
-    can't be used at all. Threads and processes may share a folder.
+    An entry is written to a temporary file and renamed into place, so a reader sees all of it or nothing; equal keys
+    have equal contents, so it doesn't matter who wins. An entry that is damaged, or isn't the user's own regular file,
+    is removed and counts as missing. Raises an ArtifactError if the folder isn't the user's alone, or can't be used.
+    Threads and processes may share a folder.
     """
 
     def __init__(self, folder: Path) -> None:

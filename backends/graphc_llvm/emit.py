@@ -55,7 +55,7 @@ def scalar_of(type_: ir.Type) -> ir.Type:
 
 
 def size_of(type_: ir.Type) -> int:
-    """Bytes that one scalar of `type_` (or one element, for a vector type) takes in memory, which is also its alignment."""
+    """Bytes that a scalar of `type_`, or an element of a vector type, takes in memory; its alignment too."""
     return 8 if isinstance(type_, ir.PointerType) else _BYTES[scalar_of(type_)]
 
 
@@ -246,7 +246,7 @@ def tail_mask(b: ir.IRBuilder, remaining: ir.Value, n: int) -> ir.Value:
 def load_masked(
     b: ir.IRBuilder, ptr: ir.Value, mask: ir.Value, element: ir.Type, otherwise: ir.Value | None = None
 ) -> ir.Value:
-    """The elements at `ptr` in the lanes where `mask` is on, which alone are touched; `otherwise` (zero) in the rest."""
+    """The elements at `ptr` where `mask` is on; elsewhere `otherwise` (zero), and memory isn't touched."""
     type_ = ir.VectorType(element, mask.type.count)
     passthrough = otherwise if otherwise is not None else ir.Constant(type_, None)
     name = f"llvm.masked.load.{mangle(type_)}.p0"
@@ -259,10 +259,13 @@ def store_masked(b: ir.IRBuilder, value: ir.Value, ptr: ir.Value, mask: ir.Value
     call_intrinsic(b, name, VOID, [value, ptr, i32(size_of(value.type)), mask])
 
 
-def gather(b: ir.IRBuilder, addresses: ir.Value, mask: ir.Value, element: ir.Type) -> ir.Value:
-    """The elements at a vector of pointers, zero (and no access) where `mask` is off."""
-    type_ = ir.VectorType(element, mask.type.count)
-    name = f"llvm.masked.gather.{mangle(type_)}.v{mask.type.count}p0"
+def gather(b: ir.IRBuilder, base: ir.Value, indices: ir.Value, mask: ir.Value, element: ir.Type) -> ir.Value:
+    """Elements `indices`, an i64 vector, of the array at `base`; zero, and no access, where `mask` is off."""
+    n = indices.type.count
+    type_, pointers = ir.VectorType(element, n), ir.VectorType(PTR, n)
+    addresses = b.gep(base, [indices], source_etype=element)
+    addresses.type = pointers  # llvmlite takes the result of any GEP for one pointer
+    name = f"llvm.masked.gather.{mangle(type_)}.{mangle(pointers)}"
     return call_intrinsic(b, name, type_, [addresses, i32(size_of(element)), mask, ir.Constant(type_, None)])
 
 
@@ -296,3 +299,50 @@ def reduce_vector(b: ir.IRBuilder, kind: str, x: ir.Value) -> ir.Value:
     if kind not in _REDUCTIONS:
         raise ValueError(f"no reduction named {kind!r}; there are fadd, fmul, {', '.join(sorted(_REDUCTIONS))}")
     return call_intrinsic(b, f"llvm.vector.reduce.{kind}.{mangle(x.type)}", element, [x])
+
+
+# Conversions.
+
+
+def convert_float(b: ir.IRBuilder, x: ir.Value, element: ir.Type) -> ir.Value:
+    """`x`, a float scalar or vector, as floats of the type `element`, rounded to nearest even as NumPy does.
+
+    Needs no library function on any target, and keeps denormals, which the bf16 instructions of some CPUs flush.
+    """
+    source = scalar_of(x.type)
+    if source == element:
+        return x
+    if source in (F16, BF16):
+        return convert_float(b, b.fpext(x, _with_element(x.type, F32)), element)
+    if element == F64:
+        return b.fpext(x, _with_element(x.type, F64))
+    if source == F64:
+        # Two roundings may differ from one. NumPy's conversion to bf16 rounds twice, that to f16 doesn't.
+        single = _round_to_odd(b, x) if element == F16 else b.fptrunc(x, _with_element(x.type, F32))
+        return convert_float(b, single, element)
+    return b.fptrunc(x, _with_element(x.type, F16)) if element == F16 else _to_bf16(b, x)
+
+
+def _with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
+    return ir.VectorType(element, type_.count) if isinstance(type_, ir.VectorType) else element
+
+
+def _round_to_odd(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """f64 to f32, truncated, with the last bit set where anything was lost: a second rounding then sees it."""
+    bits_type = _with_element(x.type, I32)
+    nearest = b.fptrunc(x, _with_element(x.type, F32))
+    back = b.fpext(nearest, x.type)
+    grown = b.fcmp_ordered(">", unary(b, "fabs", back), unary(b, "fabs", x))
+    bits = b.sub(b.bitcast(nearest, bits_type), b.zext(grown, bits_type))
+    lost = b.zext(b.fcmp_ordered("!=", back, x), bits_type)
+    return b.bitcast(b.or_(bits, lost), nearest.type)
+
+
+def _to_bf16(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    bits_type, half_type = _with_element(x.type, I32), _with_element(x.type, I16)
+    bits = b.bitcast(x, bits_type)
+    even = b.and_(b.lshr(bits, constant(bits_type, 16)), constant(bits_type, 1))
+    rounded = b.lshr(b.add(bits, b.add(even, constant(bits_type, 0x7FFF))), constant(bits_type, 16))
+    quiet = b.or_(b.lshr(bits, constant(bits_type, 16)), constant(bits_type, 0x40))
+    chosen = b.select(b.fcmp_unordered("uno", x, x), quiet, rounded)
+    return b.bitcast(b.trunc(chosen, half_type), _with_element(x.type, BF16))

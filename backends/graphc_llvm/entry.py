@@ -1,9 +1,9 @@
 """Calls from Python: a native function that takes arrays through the buffer protocol and runs a program's `main`.
 
 The function is generated once per process. An `Entry` is a Python builtin made of it and one program's signature:
-`entry.call(context_address, inputs, outputs)` checks each array (dtype, rank, sizes, C order, native byte order, outputs
-writable), writes their addresses into the context's table, lets go of the GIL, runs `main` and returns its status. That
-costs some hundreds of nanoseconds; the same through ctypes takes microseconds for each array.
+`entry.call(context_address, inputs, outputs)` checks each array (dtype, rank, sizes, C order, native byte order,
+outputs writable), writes their addresses into the context's table, lets go of the GIL, runs `main` and returns its
+status. That costs some hundreds of nanoseconds; the same through ctypes takes microseconds for each array.
 """
 
 from __future__ import annotations
@@ -17,7 +17,22 @@ from typing import Any
 import llvmlite.ir as ir
 
 from graphc_llvm.abi import CONTEXT, ENTRY_TYPE, Layout
-from graphc_llvm.emit import ELEMENT_TYPES, I8, I32, I64, PTR, VOID, declare, for_range, i32, i64, load, local, offset, size_of
+from graphc_llvm.emit import (
+    ELEMENT_TYPES,
+    I8,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    declare,
+    for_range,
+    i32,
+    i64,
+    load,
+    local,
+    offset,
+    size_of,
+)  # fmt: skip
 from graphc_llvm.jit import Library, compile_object, load_objects
 from graphc_llvm.target import host_target
 
@@ -62,9 +77,10 @@ def bad_array(status: int) -> int | None:
 class Entry:
     """One program's entry. `call(context_address, inputs, outputs)`, both tuples, returns main's status.
 
-    A negative status says that the arguments don't fit and nothing ran: `BAD_COUNT`, or see `bad_array`. `main` finds the
-    sizes of `symbols` in the context's `dims`, in that order. Who uses `call` must hold the Entry, and the library that
-    `main` lies in. With `hold_gil` the GIL is kept while `main` runs: right for a program of a few microseconds.
+    A negative status says that the arguments don't fit and nothing ran: `BAD_COUNT`, or see `bad_array`. `main` finds
+    the sizes of `symbols` in the context's `dims`, in that order. With `hold_gil` the GIL is kept while `main` runs:
+    right for a program of a few microseconds. Who uses `call` must hold the Entry, the library that `main` lies in, and
+    the CallContext whose address is passed: native code sees addresses only.
     """
 
     call: Callable[[int, tuple[Any, ...], tuple[Any, ...]], int]
@@ -127,7 +143,14 @@ class _Caller:
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+    """CPython's PyMethodDef."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
 
 
 _METH_FASTCALL = 0x80
@@ -147,9 +170,8 @@ def _caller() -> _Caller:
 
 
 def _caller_module() -> ir.Module:
-    """`PyObject* call(PyObject* capsule, PyObject** arguments, Py_ssize_t count)`, the METH_FASTCALL form of a builtin."""
+    """`PyObject* call(PyObject* capsule, PyObject** arguments, Py_ssize_t count)`: a METH_FASTCALL builtin."""
     module = ir.Module()
-    module.context = ir.Context()
     function = ir.Function(module, ir.FunctionType(PTR, [PTR, PTR, I64]), "call")
     capsule, arguments, count = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
@@ -162,7 +184,8 @@ def _caller_module() -> ir.Module:
     b.store(i32(BAD_COUNT), status)
     b.store(i64(0), acquired)
     name = ir.GlobalVariable(module, ir.ArrayType(I8, len(_CAPSULE) + 1), "capsule_name")
-    name.initializer, name.global_constant, name.linkage = ir.Constant(name.value_type, bytearray(_CAPSULE + b"\0")), True, "internal"
+    name.initializer = ir.Constant(name.value_type, bytearray(_CAPSULE + b"\0"))
+    name.global_constant, name.linkage = True, "internal"
     program = python("PyCapsule_GetPointer", PTR, capsule, name)
     with b.if_then(b.icmp_signed("!=", count, i64(3))):
         b.ret(python("PyLong_FromLong", PTR, i64(BAD_COUNT)))

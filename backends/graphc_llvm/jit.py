@@ -13,9 +13,8 @@ from graphc.errors import ArtifactError
 from graphc_llvm.target import Target
 
 Level = Literal["light", "full"]
-"""How much LLVM's middle end does. Kernels are emitted as they should be (rotated, vectorized, unrolled loops that carry
-values in registers), so "light" only cleans up and costs a fifth of "full", which is LLVM's O2 without its
-vectorizers."""
+"""How much LLVM's middle end does. Kernels are emitted as they should be (rotated, vectorized, unrolled loops that
+carry values in registers), so "light" only cleans up and costs a fifth of "full": LLVM's O2 without its vectorizers."""
 
 
 def compile_object(ir_text: str, target: Target, level: Level = "light") -> bytes:

@@ -2,16 +2,16 @@
 
 Its functions, as native code calls them through the table at `Runtime.table`:
 
-- `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` runs a kernel over
-  [0, n). `scratch` holds `scratch_bytes` for each of `threads` workers.
+- `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` runs a
+  kernel over [0, n). `scratch` holds `scratch_bytes` for each of `threads` workers.
 - `i32 parallel_for(ptr fn, ptr context, i64 n, i64 threads)` cuts [0, n) into min(n, threads) equal chunks and calls
-  `i32 fn(ptr context, i64 begin, i64 end, i64 worker)` for each, on up to `threads` threads, the caller among them; worker is
-  below `threads`, and no two calls with the same worker run at a time. Returns 0, or the first non-zero status; chunks
-  that haven't begun by then are left out.
+  `i32 fn(ptr context, i64 begin, i64 end, i64 worker)` for each, on up to `threads` threads, the caller among them;
+  worker is below `threads`, and no two calls with the same worker run at a time. Returns 0, or the first non-zero
+  status; chunks that haven't begun by then are left out.
 
-Chunks depend on `n` and `threads` alone, never on who runs them. A call that finds the pool at work, because it is nested
-in one or comes from another Python thread, runs its chunks itself. Idle workers spin for some tens of microseconds, then
-sleep. After a fork the child starts with a pool of its own.
+Chunks depend on `n` and `threads` alone, never on who runs them. A call that finds the pool at work, because it is
+nested in one or comes from another Python thread, runs its chunks itself. Idle workers spin for some tens of
+microseconds, then sleep. After a fork the child starts with a pool of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def runtime_ir(target: Target) -> str:
     """The runtime module as LLVM IR."""
     if target.arch not in _BY_ARCH:
         known = ", ".join(_BY_ARCH)
-        raise GraphcError("the llvm backend has no thread pool for this CPU", seen=target.arch, expected=f"one of {known}")
+        raise GraphcError(
+            "the llvm backend has no thread pool for this CPU", seen=target.arch, expected=f"one of {known}"
+        )
     futex, pause, arguments = _BY_ARCH[target.arch]
     signature = arguments.replace(" 1", "")
     return (

@@ -16,8 +16,8 @@ from graphc.errors import ArtifactError, GraphcError
 class Target:
     """One kind of CPU: LLVM's triple, CPU model and features, and the sizes that tiling needs. Caches are in bytes.
 
-    `cpu` is LLVM's name of the model whose timing the code is scheduled for; `features` are those that code may use, and
-    `disabled` those that the model has by default but this target doesn't.
+    `cpu` is LLVM's name of the model whose timing the code is scheduled for; `features` are those that code may use,
+    and `disabled` those that the model has by default but this target doesn't.
     """
 
     triple: str
@@ -56,16 +56,16 @@ class Target:
         return f"{self.triple} {self.cpu} {self.feature_string} {' '.join(map(str, sizes))}"
 
 
-_V2 = frozenset({"64bit", "cmov", "cx8", "cx16", "fxsr", "mmx", "popcnt", "sahf", "sse", "sse2", "sse3", "sse4.1", "sse4.2",
-                 "ssse3"})  # fmt: skip
-_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "crc32", "f16c", "fma", "lzcnt", "movbe", "xsave"}
+_V3 = frozenset({
+    "64bit", "avx", "avx2", "bmi", "bmi2", "cmov", "crc32", "cx8", "cx16", "f16c", "fma", "fxsr", "lzcnt", "mmx",
+    "movbe", "popcnt", "sahf", "sse", "sse2", "sse3", "sse4.1", "sse4.2", "ssse3", "xsave",
+})  # fmt: skip
 _V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 _KIB = 1024
 
 NAMED_TARGETS: dict[str, Target] = {
     name: Target(triple, cpu, frozenset(features), bits, registers, 32 * _KIB, l2 * _KIB, 8192 * _KIB)
     for name, triple, cpu, features, bits, registers, l2 in (
-        ("x86-64-v2", "x86_64-unknown-linux-gnu", "x86-64-v2", _V2, 128, 16, 256),
         ("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _V3, 256, 16, 512),
         ("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _V4, 512, 32, 1024),
         ("aarch64+neon", "aarch64-unknown-linux-gnu", "generic", {"fp-armv8", "neon"}, 128, 32, 512),
@@ -75,7 +75,7 @@ NAMED_TARGETS: dict[str, Target] = {
 
 
 def parse_target(name: str | Target | None) -> Target:
-    """The target called `name`: one of NAMED_TARGETS, or "host" or None for this machine. A Target is returned as it is."""
+    """The target called `name`: one of NAMED_TARGETS, or "host" or None for this machine; a Target as it is."""
     if isinstance(name, Target):
         return name
     if name is None or name == "host":

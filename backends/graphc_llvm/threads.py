@@ -17,8 +17,8 @@ def available_threads() -> int:
 def cgroup_quota(membership: Path, root: Path) -> float | None:
     """CPUs that the cgroups in the file `membership`, and those above them, may use; None: as many as there are.
 
-    Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`). In a container the path that `membership` tells may not
-    exist below `root`, which then is the container's own group.
+    Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`). In a container the path that `membership` tells may
+    not exist below `root`, which then is the container's own group.
     """
     try:
         lines = membership.read_text().splitlines()

@@ -1,0 +1,151 @@
+"""The on-disk cache: what goes in comes out, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+
+import pytest
+
+from graphc.errors import ArtifactError
+from graphc_llvm import cache as cache_module
+from graphc_llvm.cache import Cache, cached_object
+from graphc_llvm.target import parse_target
+
+IR = "define i32 @f() { ret i32 3 }"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+def only_entry(cache):
+    (entry,) = cache.folder.iterdir()
+    return entry
+
+
+def test_an_entry_is_found_again_by_its_key_alone(cache):
+    assert cache.get("key") is None
+    cache.put("key", b"data")
+    assert cache.get("key") == b"data"
+    assert cache.get("other") is None
+    assert Cache(cache.folder.parent).get("key") == b"data"
+    cache.put("key", b"")
+    assert cache.get("key") == b""
+
+
+def test_folder_and_entries_are_private(cache):
+    old = os.umask(0)
+    try:
+        cache.put("key", b"data")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(only_entry(cache).stat().st_mode) == 0o600
+
+
+def test_every_flipped_or_missing_byte_is_a_miss_and_removed(cache):
+    cache.put("key", b"data")
+    entry = only_entry(cache)
+    whole = entry.read_bytes()
+    damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in range(len(whole))]
+    damaged += [whole[:i] for i in range(len(whole))] + [whole + b"x"]
+    for content in damaged:
+        entry.write_bytes(content)
+        assert cache.get("key") is None
+        assert not entry.exists()
+    cache.put("key", b"data")
+    assert cache.get("key") == b"data"
+
+
+def test_an_entry_under_another_keys_name_is_a_miss(cache):
+    cache.put("key", b"data")
+    cache.put("other", b"trojan")
+    names = {cache.get(key): cache_module._name(key)[0] for key in ("key", "other")}
+    os.replace(cache.folder / names[b"trojan"], cache.folder / names[b"data"])
+    assert cache.get("key") is None
+
+
+def test_links_and_files_others_may_write_are_never_read(cache, tmp_path):
+    cache.put("key", b"data")
+    entry = only_entry(cache)
+    entry.chmod(0o666)
+    assert cache.get("key") is None
+    cache.put("key", b"data")
+    moved = tmp_path / "elsewhere"
+    os.replace(entry, moved)
+    entry.symlink_to(moved)
+    assert cache.get("key") is None
+    assert moved.exists()
+    os.mkfifo(entry)
+    assert cache.get("key") is None
+
+
+def test_a_folder_that_others_may_enter_is_refused(cache):
+    cache.put("key", b"data")
+    cache.folder.chmod(0o755)
+    for use in (lambda: cache.get("key"), lambda: cache.put("key", b"data")):
+        with pytest.raises(ArtifactError, match="isn't private"):
+            use()
+
+
+def test_a_folder_of_someone_else_is_refused(cache, monkeypatch):
+    cache.put("key", b"data")
+    owner = os.geteuid()
+    monkeypatch.setattr(cache_module.os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ArtifactError, match=f"owner {owner}"):
+        cache.get("key")
+
+
+def test_a_folder_that_cannot_be_made_names_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="GRAPHC_CACHE_DIR"):
+        Cache(tmp_path / "file").get("key")
+
+
+def test_a_failed_write_leaves_nothing_behind(cache, monkeypatch):
+    cache.put("other", b"data")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "replace", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        cache.put("key", b"data")
+    assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_threads_that_write_and_read_one_entry_see_it_whole(cache):
+    seen: set[bytes | None] = set()
+    data = os.urandom(100_000)
+
+    def work():
+        for _ in range(30):
+            cache.put("key", data)
+            seen.add(cache.get("key"))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert seen == {data}
+
+
+def test_objects_are_compiled_once_for_each_text_target_and_level(cache, monkeypatch):
+    compiled = []
+
+    def compile_(text, target, level):
+        compiled.append((text, target, level))
+        return b"object"
+
+    monkeypatch.setattr(cache_module, "compile_object", compile_)
+    v3, v4 = parse_target("x86-64-v3"), parse_target("x86-64-v4")
+    for _ in range(2):
+        for text, target, level in [(IR, v3, "light"), (IR, v4, "light"), (IR, v3, "full"), (IR + "\n", v3, "light")]:
+            assert cached_object(text, target, cache, level) == b"object"
+    assert len(compiled) == 4
+    cached_object(IR, v3, None)
+    assert len(compiled) == 5
