@@ -53,7 +53,7 @@ def _dot_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tupl
     columns = right.shape[n + k :]
     sizes = [int(np.prod(s)) for s in (m, inner, columns)]
     product = left.reshape(*batch, sizes[0], sizes[1]) @ right.reshape(*batch, sizes[1], sizes[2])
-    return (product.reshape(*batch, *m, *columns),)
+    return (product.reshape((*batch, *m, *columns)),)
 
 
 def _dot_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:

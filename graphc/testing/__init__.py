@@ -1,0 +1,1 @@
+"""Checks that every operator and every backend must pass, generated from the operators' own declarations."""

@@ -1,0 +1,208 @@
+"""The conformance suite: for each operator and element type, what inference, text, decomposition and a backend owe.
+
+    @pytest.mark.parametrize("case", cases(), ids=str)
+    def test_backend(case):
+        check_backend(case, "llvm")
+
+All samples of a case stand in one graph, so that a backend compiles once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.interpreter import interpret
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.opdef import Inference, OpDef, Sample
+from graphc.ir.parser import parse_graph
+from graphc.ir.symbolic import evaluate, symbol
+from graphc.ir.text import constants_of, print_graph, print_node
+from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
+from graphc.ir.verifier import verify
+from graphc.ops import core_operators
+from graphc.ops.scalar_functions import cast
+
+TESTED = ("f32", "f64", "i32", "i64", "bool", "f16", "bf16", "i8", "u8")
+"""The element types that samples are cast to, of those that the operator takes."""
+
+AS_GIVEN = "given"
+"""The `dtype` of a case whose samples have no floating operands: they are taken as they are."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator at one element type, with all its samples; prints as `add-f32`."""
+
+    op: OpDef
+    dtype: str
+    samples: tuple[Sample, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op.name}-{self.dtype}"
+
+    def graph(self) -> tuple[Graph, list[np.ndarray]]:
+        """One node per sample, each with inputs of its own and all results returned; and the inputs."""
+        b = Builder(Graph(self.op.name))
+        arrays: list[np.ndarray] = []
+        outputs: list[Value] = []
+        for i, sample in enumerate(self.samples):
+            operands = [b.input(f"x{i}_{j}", dtype_of(x), x.shape) for j, x in enumerate(sample.operands)]
+            arrays += sample.operands
+            outputs += b.emit(self.op, operands, **sample.attributes).results
+        return b.returns(*outputs), arrays
+
+
+def cases(operators: Iterable[OpDef] | None = None) -> list[Case]:
+    """Every case of the given operators (default: the core's)."""
+    return [c for op in (core_operators().values() if operators is None else operators) for c in _cases(op)]
+
+
+def _cases(op: OpDef) -> Iterator[Case]:
+    samples = list(op.samples())
+    given = [s for s in samples if not any(_is_float(x) for x in s.operands)]
+    if given:
+        yield Case(op, AS_GIVEN, tuple(given))
+    floating = [s for s in samples if any(_is_float(x) for x in s.operands)]
+    for name in TESTED:
+        if name in op.dtypes:
+            at = tuple(c for s in floating if (c := cast_sample(s, DTYPES[name])) is not None)
+            if at:
+                yield Case(op, name, at)
+
+
+def _is_float(x: np.ndarray) -> bool:
+    return dtype_of(x).is_float
+
+
+def cast_sample(sample: Sample, dtype: DType) -> Sample | None:
+    """The sample with floating operands of another element type; None where NaN or infinity has no counterpart there.
+
+    Numbers become integers by truncation, negative ones wrap to unsigned; anything but zero becomes true.
+    """
+    if not dtype.is_float and not all(np.isfinite(x).all() for x in sample.operands if _is_float(x)):
+        return None
+    with np.errstate(all="ignore"):
+        return replace(sample, operands=tuple(_cast_operand(x, dtype) for x in sample.operands))
+
+
+def _cast_operand(x: np.ndarray, dtype: DType) -> np.ndarray:
+    if not _is_float(x):
+        return x
+    return cast(x.astype(np.int64), dtype) if dtype.is_integer else cast(x, dtype)
+
+
+# Checks
+
+
+def check_inference(case: Case) -> None:
+    """The reference's results have the inferred types (the interpreter compares), and the graph verifies."""
+    graph, arrays = case.graph()
+    verify(graph)
+    outputs = interpret(graph, arrays)
+    for value, array in zip(graph.outputs, outputs, strict=True):
+        assert array.shape == value.type.shape, print_graph(graph)
+        assert array.dtype == value.type.dtype.numpy, print_graph(graph)
+
+
+def check_symbolic_inference(case: Case) -> None:
+    """Inference with symbols in place of sizes says, at those sizes, what it says without; where it accepts symbols at all."""
+    for i, sample in enumerate(case.samples):
+        types = [TensorType(dtype_of(x), x.shape) for x in sample.operands]
+        attributes = case.op.complete(sample.attributes)
+        expected = case.op.infer(Inference(), types, attributes)
+        dims = {f"n{d}": d for t in types for d in t.shape if isinstance(d, int)}
+        general = [t.with_shape(symbol(f"n{d}", low=0) if d != 1 else 1 for d in t.shape) for t in types]
+        inference = Inference()
+        try:
+            result = case.op.infer(inference, general, attributes)
+        except (ShapeError, ValueError):
+            continue
+        assert tuple(t.with_shape(t.concrete(dims)) for t in result) == expected, f"sample {i} of {case}: {result}"
+        for guard in inference.guards:
+            assert evaluate(guard.left, dims) == evaluate(guard.right, dims), f"sample {i} of {case}: {guard}"
+
+
+def check_round_trip(case: Case) -> None:
+    """The text of the graph reads back to the same graph."""
+    graph, _ = case.graph()
+    text = print_graph(graph)
+    again = parse_graph(text, constants=constants_of(graph))
+    verify(again)
+    assert print_graph(again) == text
+
+
+def check_decomposition(case: Case) -> None:
+    """A composite's decomposition computes what its reference says, types included."""
+    assert case.op.decompose is not None, f"{case.op.name} is a primitive"
+    graph, arrays = case.graph()
+    expected = interpret(graph, arrays)
+    for node in graph.nodes:
+        decompose_node(graph, node)
+    verify(graph)
+    _compare(case, expected, interpret(graph, arrays))
+
+
+def decompose_node(graph: Graph, node: Node) -> None:
+    """Replaces a composite by what it decomposes into."""
+    assert node.op.decompose is not None
+    results = node.op.decompose(Builder(graph, before=node, origin=node.origin), node)
+    for old, new in zip(node.results, results, strict=True):
+        assert old.type == new.type, f"{node.op.name} decomposes to {new.type}, not {old.type}"
+        graph.replace_uses(old, new)
+    graph.erase(node)
+
+
+def check_backend(case: Case, backend: str, **options: Any) -> None:
+    """An executable of the backend computes what the reference says; options go to `graphc.compile`."""
+    from graphc.driver import compile as compile_model  # the driver is above this module's other imports, and heavy
+
+    graph, arrays = case.graph()
+    executable = compile_model(graph, backend=backend, **{"cache": False, **options})
+    outputs = executable(*arrays)
+    _compare(case, interpret(graph, arrays), outputs if isinstance(outputs, tuple) else (outputs,))
+
+
+# Comparison
+
+
+def _compare(case: Case, expected: Sequence[np.ndarray], seen: Sequence[np.ndarray]) -> None:
+    graph, _ = case.graph()
+    for value, e, s in zip(graph.outputs, expected, seen, strict=True):
+        problem = difference(s, e, exact_position="elementwise" in case.op.traits)
+        assert problem is None, f"{problem}\n{print_node(value.producer) if value.producer else value}"
+
+
+def difference(seen: np.ndarray, expected: np.ndarray, *, exact_position: bool = False) -> str | None:
+    """What is wrong with `seen`, or None: integers and bools must be equal, floats close, NaN and infinity in place.
+
+    Elementwise results (`exact_position`) may differ by 4 units in the last place of each element; others, whose order
+    of summation is free, by 64 of the greatest element.
+    """
+    if seen.dtype != expected.dtype or seen.shape != expected.shape:
+        return f"{seen.dtype}{list(seen.shape)} instead of {expected.dtype}{list(expected.shape)}"
+    if not dtype_of(expected).is_float:
+        return None if np.array_equal(seen, expected) else f"{_some(seen != expected, seen, expected)}"
+    s, e = seen.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(e)
+    with np.errstate(all="ignore"):
+        magnitude = np.abs(np.where(finite, e, 0))
+        ulps = 4 if exact_position else 64
+        reach = magnitude if exact_position else np.full_like(magnitude, magnitude.max(initial=0))
+        bound = ulps * (_EPSILON[dtype_of(expected).name] * reach + _SMALLEST[dtype_of(expected).name])
+        same = (s == e) | (np.isnan(s) & np.isnan(e)) | (finite & (np.abs(s - e) <= bound))
+    return None if same.all() else _some(~same, seen, expected)
+
+
+_EPSILON: Mapping[str, float] = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-23, "f64": 2.0**-52}
+_SMALLEST: Mapping[str, float] = {"f16": 2.0**-24, "bf16": 2.0**-126, "f32": 2.0**-126, "f64": 2.0**-1022}
+
+
+def _some(wrong: np.ndarray, seen: np.ndarray, expected: np.ndarray) -> str:
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"{int(wrong.sum())} of {wrong.size} elements differ; at {list(at)}: {seen[at]!r} instead of {expected[at]!r}"
