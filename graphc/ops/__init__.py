@@ -9,6 +9,8 @@ from graphc import plugins
 from graphc.errors import PluginError
 from graphc.ir.opdef import OpDef
 from graphc.ops import (
+    activations,
+    attention,
     constants,
     contraction,
     convolution,
@@ -16,7 +18,9 @@ from graphc.ops import (
     fusion,
     indexing,
     movement,
+    normalization,
     reductions,
+    softmax,
     sorting,
     windows,
 )
@@ -25,6 +29,7 @@ GROUP = "graphc.operators"
 
 FAMILIES = (
     constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, fusion,
+    activations, softmax, normalization, attention,
 )  # fmt: skip
 
 

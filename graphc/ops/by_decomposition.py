@@ -1,13 +1,33 @@
-"""Gradients of composites, made from those of the nodes that they decompose into."""
+"""What composites share: computing f16 and bf16 in f32, and gradients made from those of the decomposition."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.opdef import NotDifferentiable
+from graphc.ir.opdef import Decompose, NotDifferentiable
+from graphc.ir.types import DType, bf16, f16, f32
+
+Compute = Callable[[Builder, Sequence[Value], Mapping[str, Any]], Sequence[Value]]
+"""Emits a composite's results from its operands and attributes."""
+
+
+def decomposition(compute: Compute) -> Decompose:
+    """A `decompose` that computes f16 and bf16 operands in f32 and rounds the results once, as the references do."""
+
+    def decompose(b: Builder, node: Node) -> Sequence[Value]:
+        results = compute(b, [b.cast(v, wide(v.type.dtype)) for v in node.operands], node.attributes)
+        return [b.cast(r, v.type.dtype) for r, v in zip(results, node.results, strict=True)]
+
+    return decompose
+
+
+def wide(dtype: DType) -> DType:
+    """The element type in which an operator computes: f32 for f16 and bf16."""
+    return f32 if dtype in (f16, bf16) else dtype
 
 
 def vjp_by_decomposition(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value | None]:
