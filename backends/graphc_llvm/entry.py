@@ -165,7 +165,7 @@ _new_builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_ob
 @functools.cache
 def _caller() -> _Caller:
     target = host_target()
-    library = load_objects([compile_object(str(_caller_module()), target, "full")], ["call"])
+    library = load_objects([compile_object(str(_caller_module()), target)], ["call"])
     return _Caller(library, _MethodDef(b"call", library.address("call"), _METH_FASTCALL, b"Run the program."))
 
 

@@ -28,6 +28,7 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
+declare i32 @sigdelset(ptr, i32)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
 
@@ -138,7 +139,7 @@ done:
   ret i32 %status
 }
 
-define internal i64 @boundary(i64 %n, i64 %chunks, i64 %chunk) alwaysinline {
+define internal i64 @boundary(i64 %n, i64 %chunks, i64 %chunk) {
   %size = udiv i64 %n, %chunks
   %rest = urem i64 %n, %chunks
   %before = mul i64 %size, %chunk
@@ -202,8 +203,12 @@ entry:
   %started = load i64, ptr @started
   %enough = icmp uge i64 %started, %wanted
   br i1 %enough, label %done, label %prepare
-prepare:  ; signals are for Python's threads: workers inherit a mask that blocks them all
+prepare:  ; signals are for Python's threads: workers inherit a mask that blocks all but those of their own faults
   call i32 @sigfillset(ptr %all_signals)
+  call i32 @sigdelset(ptr %all_signals, i32 4)   ; SIGILL
+  call i32 @sigdelset(ptr %all_signals, i32 7)   ; SIGBUS
+  call i32 @sigdelset(ptr %all_signals, i32 8)   ; SIGFPE
+  call i32 @sigdelset(ptr %all_signals, i32 11)  ; SIGSEGV
   call i32 @pthread_sigmask(i32 2, ptr %all_signals, ptr %old_signals)  ; SIG_SETMASK
   br label %loop
 loop:

@@ -59,7 +59,7 @@ def runtime_ir(target: Target) -> str:
     return (
         f"@futex_number = internal constant i64 {futex}\n"
         f"declare void @{pause}{signature}\n"
-        f"define internal void @pause() alwaysinline {{ call void @{pause}{arguments} ret void }}\n"
+        f"define internal void @pause() {{ call void @{pause}{arguments} ret void }}\n"
         + resources.files("graphc_llvm").joinpath("runtime.ll").read_text(encoding="utf-8")
     )
 
@@ -77,7 +77,7 @@ _LOADING = threading.Lock()  # a second pool would compete with the first for th
 def _load() -> Runtime:
     target = host_target()
     functions = ("run_kernel", "parallel_for")
-    library = load_objects([compile_object(runtime_ir(target), target, "full")], [*functions, "reset_after_fork"])
+    library = load_objects([compile_object(runtime_ir(target), target)], [*functions, "reset_after_fork"])
     storage = RUNTIME.ctype(**{name: library.address(name) for name in functions})
     os.register_at_fork(after_in_child=ctypes.CFUNCTYPE(None)(library.address("reset_after_fork")))
     return Runtime(ctypes.addressof(storage), library, storage)
