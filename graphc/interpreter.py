@@ -45,7 +45,7 @@ def run_node(node: Node, operands: Sequence[np.ndarray], dims: Mapping[str, int]
 
 
 def bind_dims(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """The value of every symbol, from the shapes of the inputs; raises ShapeError naming input and axis where one doesn't fit."""
+    """The value of every symbol, from the inputs' shapes; ShapeError names the input and axis that doesn't fit."""
     dims: dict[str, int] = {}
     for value, shape in zip(graph.inputs, shapes, strict=True):
         if len(shape) != value.type.rank:
@@ -142,7 +142,7 @@ def _check_results(node: Node, results: Sequence[np.ndarray], dims: Mapping[str,
 
 
 def _bind(shapes: Mapping[Value, tuple[int, ...]], dims: dict[str, int], role: str) -> None:
-    """Adds the symbols that the shapes define, plain ones first, then those in expressions with one unknown; checks all."""
+    """Adds the symbols that shapes define: plain ones, then those alone unknown in an expression; checks all dims."""
     entries = [(v, i, d, shape[i]) for v, shape in shapes.items() for i, d in enumerate(v.type.shape)]
     entries.sort(key=lambda e: as_symbol(e[2]) is None)
     waiting = entries
@@ -150,7 +150,8 @@ def _bind(shapes: Mapping[Value, tuple[int, ...]], dims: dict[str, int], role: s
         later = [e for e in waiting if not _bind_one(*e, dims, role)]
         if len(later) == len(waiting):
             value, axis, dim, seen = later[0]
-            raise ShapeError(f"dim {axis} of {role} {value.name} doesn't determine its symbols", seen=seen, expected=dim)
+            what = f"dim {axis} of {role} {value.name} doesn't determine its symbols"
+            raise ShapeError(what, seen=seen, expected=dim)
         waiting = later
 
 
@@ -187,7 +188,8 @@ def _check_range(symbol: Symbol, seen: int, value: Value, axis: int, dims: Mappi
         high = bounds(high)[1]
     if seen < symbol.low or (high is not None and seen > high):
         limit = "" if high is None else f" <= {high}"
-        raise ShapeError(f"dim {axis} of {role} {value.name}", seen=seen, expected=f"{symbol.low} <= {symbol.name}{limit}")
+        expected = f"{symbol.low} <= {symbol.name}{limit}"
+        raise ShapeError(f"dim {axis} of {role} {value.name}", seen=seen, expected=expected)
 
 
 def _used(dim: Dim, dims: Mapping[str, int]) -> dict[str, int]:

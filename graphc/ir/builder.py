@@ -9,10 +9,10 @@ import numpy as np
 
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.opdef import Inference, OpDef
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DType, TensorType
-from graphc.ir.opdef import Inference, OpDef
 
 Lookup = Callable[[str], OpDef]
 
@@ -35,7 +35,9 @@ class Builder:
         self.before = before
         self.origin = origin
         if lookup is None:
-            from graphc.ops import find_operator as lookup
+            from graphc.ops import find_operator
+
+            lookup = find_operator
         self._lookup = lookup
 
     def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
@@ -88,7 +90,7 @@ class Builder:
         return self.full(value, like.type)
 
     def broadcast(self, x: Value, shape: Sequence[Dim], axes: Sequence[int]) -> Value:
-        """`x` with its axis i at axis axes[i] of `shape`, repeated along the others; `x` itself where nothing changes."""
+        """`x` with its axis i at axis axes[i] of `shape`, repeated along the others; `x` itself if nothing changes."""
         if x.type.shape == tuple(shape):
             return x
         return self.op("broadcast", x, shape=tuple(shape), axes=tuple(axes))

@@ -53,7 +53,7 @@ class Inference:
         return a if isinstance(a, int) else b
 
     def at_most(self, a: Dim, b: Dim, what: str) -> None:
-        """Assumes a <= b (the guard min(a, b) == a where it isn't provable); raises ShapeError if it is provably false."""
+        """Assumes a <= b (guard min(a, b) == a where that isn't provable); raises ShapeError if provably false."""
         low, _ = bounds(a - b)
         if low is not None and low > 0:
             raise ShapeError(f"{what} out of range", seen=f"{a} and {b}", expected=f"{a} <= {b}")
@@ -65,25 +65,18 @@ class Inference:
         for t in types[1:]:
             if t.rank != first.rank:
                 raise ShapeError(f"{what} must have the same shape", seen=" and ".join(map(str, types)))
-        return tuple(
-            _fold(lambda a, b, i=i: self.equal(a, b, f"dim {i} of {what}"), (t.shape[i] for t in types))
-            for i in range(first.rank)
-        )
-
-
-def _fold(combine: Callable[[Dim, Dim], Dim], dims: Iterable[Dim]) -> Dim:
-    items = iter(dims)
-    result = next(items)
-    for d in items:
-        result = combine(result, d)
-    return result
+        shape = list(first.shape)
+        for t in types[1:]:
+            pairs = enumerate(zip(shape, t.shape, strict=True))
+            shape = [self.equal(a, b, f"dim {i} of {what}") for i, (a, b) in pairs]
+        return tuple(shape)
 
 
 @dataclass(frozen=True)
 class Sample:
     """Inputs for one test of an operator: operand arrays, attributes, and what to leave out.
 
-    A conformance suite casts floating operands over the operator's dtypes, and keeps integer and bool operands as given.
+    A conformance suite casts floating operands over the operator's dtypes; integer and bool operands stay as given.
     `differentiable=False` marks samples at kinks, or with NaN, where finite differences mean nothing.
     """
 

@@ -21,7 +21,8 @@ def _infer(_: Inference, types: Sequence[TensorType], a: Mapping[str, Any]) -> t
         raise ShapeError("unknown kind", seen=a["kind"], expected=" or ".join(KINDS))
     expected = tuple(v.type for v in a["body"].inputs)
     if tuple(types) != expected:
-        raise ShapeError("operands don't fit the body", seen=", ".join(map(str, types)), expected=", ".join(map(str, expected)))
+        seen, wanted = (", ".join(map(str, t)) for t in (types, expected))
+        raise ShapeError("operands don't fit the body", seen=seen, expected=wanted)
     return tuple(v.type for v in a["body"].outputs)
 
 
@@ -45,6 +46,6 @@ OPERATORS = (
         vjp=NotDifferentiable("graphs are differentiated before they are fused"),
         samples=_samples,
         dtypes=("f64",),
-        doc="The outputs of `body` at the operands. Kind `loop` is one loop nest; `tile` runs several per tile of outer axes.",
+        doc="The outputs of `body` at the operands. A `loop` is one nest, a `tile` several per tile of outer axes.",
     ),
 )

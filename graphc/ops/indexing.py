@@ -30,7 +30,9 @@ COMBINE: Mapping[str, np.ufunc | None] = {
 def _check_indices(indices: np.ndarray, size: int, axis: int) -> None:
     bad = (indices < 0) | (indices >= size)
     if bad.any():
-        raise NumericError(f"index into axis {axis} out of range", seen=indices[bad][0], expected=f"0 <= index < {size}")
+        raise NumericError(
+            f"index into axis {axis} out of range", seen=indices[bad][0], expected=f"0 <= index < {size}"
+        )
 
 
 # gather
@@ -258,9 +260,7 @@ def _set_gradient(b: Builder, g: Value, updates: Value, scatter: Scatter, take: 
     return scatter(g, b.full_like(0, updates), "set"), du
 
 
-def _prod_gradient(
-    b: Builder, g: Value, x: Value, updates: Value, scatter: Scatter, take: Take
-) -> tuple[Value, Value]:
+def _prod_gradient(b: Builder, g: Value, x: Value, updates: Value, scatter: Scatter, take: Take) -> tuple[Value, Value]:
     """g times the product of all other factors: with zeros counted and replaced by ones, so that none is divided by."""
     dx = b.op("mul", g, scatter(b.full_like(1, x), updates, "prod"))
     x_zero, x_safe = _without_zeros(b, x)
@@ -319,7 +319,7 @@ OPERATORS = (
         vjp=_gather_vjp,
         samples=_gather_samples,
         dtypes=ALL,
-        doc="Slices of x along `axis` at the indices (i32 or i64): [*x.shape[:axis], *indices.shape, *x.shape[axis+1:]].",
+        doc="Slices of x along `axis` at indices (i32 or i64): [*x.shape[:axis], *indices.shape, *x.shape[axis+1:]].",
     ),
     OpDef(
         name="take_along",
@@ -330,7 +330,7 @@ OPERATORS = (
         vjp=_take_along_vjp,
         samples=_take_along_samples,
         dtypes=ALL,
-        doc="y[i0, i1, ...] = x[i0, ..., indices[i0, i1, ...], ...], the index standing at `axis` (ONNX GatherElements).",
+        doc="y[i0, i1, ...] = x[i0, ..., indices[i0, i1, ...], ...], the index at `axis` (ONNX GatherElements).",
     ),
     OpDef(
         name="gather_nd",
@@ -341,7 +341,7 @@ OPERATORS = (
         vjp=_gather_nd_vjp,
         samples=_gather_nd_samples,
         dtypes=ALL,
-        doc="Slices of x at index vectors, the last axis of indices; the first `batch_dims` axes go in step (ONNX GatherND).",
+        doc="Slices of x at index vectors (the last axis of indices); `batch_dims` axes go in step (ONNX GatherND).",
     ),
     OpDef(
         name="scatter_along",
@@ -353,8 +353,8 @@ OPERATORS = (
         samples=_scatter_along_samples,
         dtypes=NUMBERS,
         doc=(
-            "x with updates combined into the elements that take_along would read: set (the last in row-major order wins), "
-            "sum, prod, max or min."
+            "x with updates combined into the elements that take_along would read: "
+            "set (the last in row-major order wins), sum, prod, max or min."
         ),
     ),
     OpDef(
@@ -367,8 +367,8 @@ OPERATORS = (
         samples=_scatter_nd_samples,
         dtypes=NUMBERS,
         doc=(
-            "x with updates combined into the slices that gather_nd would read: set (the last in row-major order wins), "
-            "sum, prod, max or min."
+            "x with updates combined into the slices that gather_nd would read: "
+            "set (the last in row-major order wins), sum, prod, max or min."
         ),
     ),
 )

@@ -46,7 +46,7 @@ def _infer_reduce(dtypes: Sequence[str]) -> Callable[..., tuple[TensorType, ...]
 
 
 def _accumulator(x: np.ndarray) -> np.dtype:
-    """Floats are summed in f64, so that the reference errs by the final rounding alone; integers wrap in their own type."""
+    """Floats accumulate in f64, so that the reference errs by the final rounding alone; integers in their own type."""
     return np.dtype(np.float64) if x.dtype.kind == "f" else x.dtype
 
 
@@ -155,7 +155,7 @@ def _running_back(b: Builder, node: Node, x: Value) -> Value:
 
 
 def _cumprod_vjp(b: Builder, node: Node, g: Sequence[Value]) -> Sequence[Value]:
-    """cumsum backward of g*y, over x; the first zero of a row takes the products without it, and those after it nothing."""
+    """The backward cumsum of g*y over x; the first zero takes the products without it, what comes after it nothing."""
     (x,) = node.operands
     zero, one, dtype = b.full_like(0, x), b.full_like(1, x), x.type.dtype
     is_zero = b.op("eq", x, zero)
@@ -193,7 +193,7 @@ OPERATORS = (
         vjp=_sum_vjp,
         samples=lambda: _axes_samples(empty=True),
         dtypes=NUMBERS,
-        doc="The sum over `axes`, which are dropped; 0 over no elements. f16 and bf16 are summed in f32; integers wrap.",
+        doc="The sum over `axes`, which are dropped; 0 of no elements. f16 and bf16 compute in f32; integers wrap.",
     ),
     OpDef(
         name="reduce_prod",
@@ -204,7 +204,7 @@ OPERATORS = (
         vjp=_prod_vjp,
         samples=lambda: _axes_samples(empty=True),
         dtypes=NUMBERS,
-        doc="The product over `axes`, which are dropped; 1 over no elements. f16 and bf16 multiply in f32; integers wrap.",
+        doc="The product over `axes`, which are dropped; 1 of no elements. f16 and bf16 compute in f32; integers wrap.",
     ),
     *(
         OpDef(
@@ -216,11 +216,11 @@ OPERATORS = (
             vjp=_extreme_vjp,
             samples=lambda: _axes_samples(empty=False),
             dtypes=ALL,
-            doc=f"The {word} over `axes`, which are dropped; NaN where there is one; of bool: {of_bool}. Raises over no elements.",
+            doc=f"The {word} over `axes`, which are dropped; NaN where there is one; {of_bool}. No elements: raises.",
         )
         for name, fold, word, of_bool in (
-            ("max", np.maximum, "greatest element", "any"),
-            ("min", np.minimum, "smallest element", "all"),
+            ("max", np.maximum, "greatest", "any of bools"),
+            ("min", np.minimum, "smallest", "all of bools"),
         )
     ),
     *(
@@ -233,7 +233,7 @@ OPERATORS = (
             vjp=NOT_DIFFERENTIABLE,
             samples=_arg_samples,
             dtypes=NUMBERS,
-            doc=f"Index (i64) of the {word} element along `axis`, the first of equals; NaN counts as it. Raises over no elements.",
+            doc=f"Index (i64) of the {word} element along `axis`, the first of equals, or of NaN. No elements: raises.",
         )
         for name, find, word in (("max", np.argmax, "greatest"), ("min", np.argmin, "smallest"))
     ),
@@ -246,7 +246,7 @@ OPERATORS = (
         vjp=_cumsum_vjp,
         samples=_running_samples,
         dtypes=NUMBERS,
-        doc="Sum of all elements up to each along `axis` (from the end with `reverse`), without it where `exclusive`.",
+        doc="Sum of the elements up to each along `axis` (from the end if `reverse`), without it if `exclusive`.",
     ),
     OpDef(
         name="cumprod",
@@ -257,6 +257,6 @@ OPERATORS = (
         vjp=_cumprod_vjp,
         samples=_running_samples,
         dtypes=NUMBERS,
-        doc="Product of all elements up to each along `axis` (from the end with `reverse`), without it where `exclusive`.",
+        doc="Product of the elements up to each along `axis` (from the end if `reverse`), without it if `exclusive`.",
     ),
 )

@@ -19,7 +19,7 @@ def erf(x: np.ndarray) -> np.ndarray:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), without overflow on either side."""
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
 
 
 def _check_division(x: np.ndarray, y: np.ndarray) -> None:
@@ -55,13 +55,13 @@ def cast(x: np.ndarray, dtype: DType) -> np.ndarray:
     """x as another element type.
 
     Floats to integers truncate and saturate, NaN becomes 0; integers to integers wrap; anything to bool is x != 0. All
-    other conversions round to nearest even; those to f16 and bf16 from integers and, to bf16, from f64 round to f32 first.
+    other conversions round to nearest even; integers round to f32 before f16 or bf16, and f64 does before bf16.
     """
     if dtype.is_bool:
         return np.asarray(x != 0)
     if dtype.is_integer and (x.dtype.kind == "f" or small_float(x.dtype)):
         return _float_to_integer(x.astype(np.float64), dtype)
-    if dtype in (f16, bf16) and x.dtype.kind in "iub" or (dtype == bf16 and x.dtype == np.float64):
+    if (dtype in (f16, bf16) and x.dtype.kind in "iub") or (dtype == bf16 and x.dtype == np.float64):
         x = x.astype(np.float32)
     return x.astype(dtype.numpy)
 

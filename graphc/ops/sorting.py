@@ -106,6 +106,6 @@ OPERATORS = (
         decompose=_decompose_top_k,
         samples=_top_k_samples,
         dtypes=NUMBERS,
-        doc="The k greatest (or smallest) elements along `axis`, in order, and their indices; equals and NaN as in sort.",
+        doc="The k greatest (or smallest) elements along `axis`, in order, and their indices; ties and NaN as in sort.",
     ),
 )

@@ -38,20 +38,22 @@ def check_vjp(op: OpDef, sample: Sample, *, directions: int = 3, tolerance: floa
     forward, floating = _forward(op, sample)
     if not floating:
         return
-    weights = [rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) for y in _results(forward, sample.operands)]
-    weights = [w.astype(y.type.dtype.numpy) for w, y in zip(weights, forward.outputs, strict=True)]
+    shapes = [v.type.concrete({}) for v in forward.outputs]
+    weights = [rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape) for shape in shapes]
+    weights = [np.asarray(w, v.type.dtype.numpy) for w, v in zip(weights, forward.outputs, strict=True)]
     gradients = _gradients(op, sample, weights)
 
     def value(operands: Arrays) -> float:
-        results = _results(forward, operands)
+        results = interpret(forward, operands)
         return float(sum(np.sum(results[i] * weights[i]) for i in floating))
 
     for _ in range(directions):
         along = [rng.normal(size=x.shape) if dtype_of(x).is_float else None for x in sample.operands]
         expected = _derivative(value, sample.operands, along)
-        products = [np.sum(g * d) for g, d in zip(gradients, along, strict=True) if g is not None and d is not None]
-        scale = 1 + sum(float(np.sum(np.abs(g * d))) for g, d in zip(gradients, along, strict=True) if g is not None and d is not None)
-        seen = float(sum(products))
+        pairs = zip(gradients, along, strict=True)
+        products = [g * d for g, d in pairs if g is not None and d is not None]
+        scale = 1 + sum(float(np.sum(np.abs(p))) for p in products)
+        seen = float(sum(np.sum(p) for p in products))
         assert abs(seen - expected) <= tolerance * scale, f"{op.name}: VJP says {seen!r}, differences {expected!r}"
 
 
@@ -61,10 +63,6 @@ def _forward(op: OpDef, sample: Sample) -> tuple[Graph, list[int]]:
     operands = [b.input(f"x{i}", dtype_of(x), x.shape) for i, x in enumerate(sample.operands)]
     results = b.emit(op, operands, **sample.attributes).results
     return b.returns(*results), [i for i, v in enumerate(results) if v.type.dtype.is_float]
-
-
-def _results(graph: Graph, operands: Arrays) -> list[np.ndarray]:
-    return interpret(graph, operands)
 
 
 def vjp_graph(op: OpDef, sample: Sample) -> tuple[Graph, list[bool]]:
@@ -96,5 +94,3 @@ def _derivative(f: Callable[[Arrays], float], at: Arrays, along: Sequence[np.nda
         return (f(moved[0]) - f(moved[1])) / (2 * h)
 
     return (4 * difference(STEP / 2) - difference(STEP)) / 3
-
-
