@@ -13,6 +13,7 @@ from graphc.ops import (
     attention,
     constants,
     contraction,
+    control,
     convolution,
     elementwise,
     fusion,
@@ -28,7 +29,7 @@ from graphc.ops import (
 GROUP = "graphc.operators"
 
 FAMILIES = (
-    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, fusion,
+    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, fusion,
     activations, softmax, normalization, attention,
 )  # fmt: skip
 

@@ -123,7 +123,6 @@ def _declare(
         vjp=vjp,
         decompose=decomposition(compute),
         samples=lambda: [s for choice in choices for s in _samples(**choice)],
-        traits=frozenset(("elementwise",)),
         dtypes=FLOATS,
         doc=doc,
     )

@@ -38,7 +38,7 @@ def vjp_by_decomposition(b: Builder, node: Node, cotangents: Sequence[Value]) ->
     nodes, results = _emit_decomposition(b, node)
     given: dict[Value, Value] = {}
     for result, cotangent in zip(results, cotangents, strict=True):
-        _add(b, given, result, cotangent)
+        add_cotangent(b, given, result, cotangent)
     found = backpropagate(b, nodes, given)
     # An operand that stands twice gets its whole cotangent once.
     return [found.get(v) if v not in node.operands[:i] else None for i, v in enumerate(node.operands)]
@@ -74,9 +74,10 @@ def backpropagate(b: Builder, nodes: Sequence[Node], cotangents: Mapping[Value, 
         given = [found[v] if v in found else b.full_like(0, v) for v in node.results]
         for value, cotangent in zip(node.operands, node.op.vjp(b, node, given), strict=True):
             if cotangent is not None:
-                _add(b, found, value, cotangent)
+                add_cotangent(b, found, value, cotangent)
     return found
 
 
-def _add(b: Builder, found: dict[Value, Value], value: Value, cotangent: Value) -> None:
+def add_cotangent(b: Builder, found: dict[Value, Value], value: Value, cotangent: Value) -> None:
+    """Adds to what was found for a value."""
     found[value] = b.op("add", found[value], cotangent) if value in found else cotangent
