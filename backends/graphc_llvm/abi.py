@@ -5,7 +5,6 @@
 - A kernel is `i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)`: it does the part [begin, end) of
   its range, reads its arrays' addresses from `pointers` and symbolic sizes (i64) from `dims`, has `scratch` to itself
   while it runs, and returns 0 or a status.
-- The runtime is called through the table in the context, so that a program's objects need no symbol from outside.
 """
 
 from __future__ import annotations
@@ -55,18 +54,13 @@ class Layout:
 
 CONTEXT = Layout(
     "Context",
-    buffers=PTR,  # ptr[]: the addresses of the inputs, then of the outputs
-    views=PTR,  # a Py_buffer for each of them, the entry's own
+    buffers=PTR,  # ptr[]: the addresses of the inputs, then of the outputs, then of whatever else the program works on
+    views=PTR,  # a Py_buffer for each input and output, the entry's own
     dims=PTR,  # i64[]: the values of the program's symbols
-    constants=PTR,  # ptr[]: what `prepare` made of the weights, and large literals; each 64-byte aligned
-    arena=PTR,  # the intermediate arrays and scratch, 64-byte aligned
-    runtime=PTR,  # a RUNTIME table
-    threads=I64,  # how many threads this call may use
-    error_code=I32,  # the Status of the kernel that failed
-    error_kernel=I64,  # its number in the program
-    error_detail=I64,
+    steps=PTR,  # the program's steps (executor.ll's %Step), and how many there are
+    step_count=I64,
+    scratch=PTR,  # what kernels have to themselves while they run, 64-byte aligned
+    times=PTR,  # i64[]: nanoseconds that each step took are added here; null: nobody asks
+    error_step=I64,  # the number of the step whose kernel failed
 )
 """What one call of a program works on. Each call that runs at the same time has its own."""
-
-RUNTIME = Layout("Runtime", run_kernel=PTR, parallel_for=PTR)
-"""The functions of the runtime module, whose contracts are in `runtime.py`."""

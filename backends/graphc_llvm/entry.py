@@ -115,21 +115,19 @@ class Entry:
 class CallContext:
     """The memory of one call: a `Context` whose tables are made for a program's arrays and symbols.
 
-    One call at a time may use it. `arena` and `constants` are addresses that the caller keeps alive.
+    One call at a time may use it. `bases` is the length of the table of addresses: at least the number of arrays, which
+    `Entry.call` writes; the rest is the caller's. The fields given by name are addresses and counts of the context.
     """
 
-    def __init__(self, arrays: int, symbols: int, constants: int, arena: int, runtime: int, threads: int) -> None:
-        self._buffers = (ctypes.c_void_p * arrays)()
+    def __init__(self, arrays: int, symbols: int = 0, bases: int | None = None, **fields: int) -> None:
+        self.bases = (ctypes.c_void_p * (arrays if bases is None else bases))()
         self._views = (_VIEW.ctype * arrays)()
         self.dims = (ctypes.c_int64 * symbols)()
         self.structure = CONTEXT.ctype(
-            buffers=ctypes.addressof(self._buffers),
+            buffers=ctypes.addressof(self.bases),
             views=ctypes.addressof(self._views),
             dims=ctypes.addressof(self.dims),
-            constants=constants,
-            arena=arena,
-            runtime=runtime,
-            threads=threads,
+            **fields,
         )
         self.address = ctypes.addressof(self.structure)
 

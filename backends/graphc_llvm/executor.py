@@ -6,14 +6,12 @@ nanoseconds a step. `run_program(context)` runs the context's steps; between the
 
 from __future__ import annotations
 
-import functools
 from importlib import resources
 
 import llvmlite.ir as ir
 
 from graphc_llvm.abi import CONTEXT, ENTRY_TYPE
 from graphc_llvm.emit import I32, I64, PTR
-from graphc_llvm.runtime import runtime
 
 
 def executor_ir() -> str:
@@ -29,13 +27,7 @@ def _entry_ir() -> str:
     (context,) = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     fields = [CONTEXT.load(b, context, name) for name in ("buffers", "steps", "step_count", "scratch")]
-    failed = CONTEXT.address(b, context, "error_kernel")
+    failed = CONTEXT.address(b, context, "error_step")
     b.ret(b.call(run_steps, [*fields, failed, CONTEXT.load(b, context, "times")]))
     text = str(module)
     return text[text.index("define") :]
-
-
-@functools.cache
-def run_program() -> int:
-    """The address of `i32 run_program(ptr context)` in this process."""
-    return runtime().library.address("run_program")

@@ -7,7 +7,7 @@ the use. Frames are kept for later calls.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from graphc.backend import MemoryReport
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.lowering.memory import Lifetime, plan
-from graphc_llvm.abi import CONTEXT
+from graphc_llvm.entry import CallContext
 from graphc_llvm.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 
 ALIGNMENT = 64
@@ -52,15 +52,10 @@ def aligned_bytes(size: int) -> np.ndarray:
 
 @dataclass
 class Frame:
-    """What one call writes to: its context, table of bases, arena and scratch."""
+    """What one call writes to: its context (with the table of bases), arena and scratch."""
 
-    context: ctypes.Structure
-    bases: Any
-    memory: list[Any]
-
-    @property
-    def address(self) -> int:
-        return ctypes.addressof(self.context)
+    context: CallContext
+    memory: tuple[np.ndarray, ...]
 
 
 @dataclass
@@ -159,22 +154,17 @@ class Instance:
     def new_frame(self) -> Frame:
         program = self.program
         arrays = len(program.inputs) + len(program.outputs)
-        bases = (ctypes.c_void_p * program.bases)()
         arena, scratch = aligned_bytes(self.arena_bytes), aligned_bytes(self.scratch_bytes)
-        bases[program.arena_base] = arena.ctypes.data
-        for i, constant in enumerate(self.constants, program.first_constant):
-            bases[i] = constant.ctypes.data
-        views = ctypes.create_string_buffer(max(arrays, 1) * 128)
-        dims = (ctypes.c_int64 * 1)()
-        context = CONTEXT.ctype(
-            buffers=ctypes.addressof(bases), views=ctypes.addressof(views), dims=ctypes.addressof(dims),
+        context = CallContext(
+            arrays, bases=program.bases,
             steps=ctypes.addressof(self.table), step_count=len(program.steps), scratch=scratch.ctypes.data,
         )  # fmt: skip
-        return Frame(context, bases, [arena, scratch, views, dims])
+        context.bases[program.arena_base] = arena.ctypes.data
+        for i, constant in enumerate(self.constants, program.first_constant):
+            context.bases[i] = constant.ctypes.data
+        return Frame(context, (arena, scratch))
 
     def memory(self) -> MemoryReport:
         """Bytes that a call needs."""
         return MemoryReport(self.arena_bytes, sum(c.nbytes for c in self.constants), self.scratch_bytes)
 
-
-InstanceMaker = Callable[[Mapping[str, int]], Instance]

@@ -1,6 +1,8 @@
-"""The runtime module: one thread pool for the whole process, native, started at first use and never unloaded.
+"""The runtime module: the program walker and one thread pool for the whole process, native, never unloaded.
 
-Its functions, as native code calls them through the table at `Runtime.table`:
+Its functions:
+
+- `i32 run_program(ptr context)` walks the steps of a program (executor.py).
 
 - `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` runs a
   kernel over [0, n). `scratch` holds `scratch_bytes` for each of `threads` workers.
@@ -23,11 +25,8 @@ import threading
 from dataclasses import dataclass
 from importlib import resources
 
-import llvmlite.ir as ir
-
 from graphc.errors import GraphcError
-from graphc_llvm.abi import CONTEXT, RUNTIME
-from graphc_llvm.emit import I32, I64, PTR
+from graphc_llvm.executor import executor_ir
 from graphc_llvm.jit import Library, compile_object, load_objects
 from graphc_llvm.target import Target, host_target
 
@@ -35,16 +34,13 @@ _BY_ARCH = {  # the number of Linux's futex system call, and the intrinsic that 
     "x86_64": (202, "llvm.x86.sse2.pause", "()"),
     "aarch64": (98, "llvm.aarch64.hint", "(i32 1)"),
 }
-_RUN_KERNEL_TYPE = ir.FunctionType(I32, [PTR, PTR, PTR, PTR, I64, I64, I64])
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The loaded runtime: the address of its table (`abi.RUNTIME`), and what keeps both in memory."""
+    """The loaded runtime; its functions by `library.address`."""
 
-    table: int
     library: Library
-    storage: ctypes.Structure
 
 
 def runtime_ir(target: Target) -> str:
@@ -61,6 +57,7 @@ def runtime_ir(target: Target) -> str:
         f"declare void @{pause}{signature}\n"
         f"define internal void @pause() {{ call void @{pause}{arguments} ret void }}\n"
         + resources.files("graphc_llvm").joinpath("runtime.ll").read_text(encoding="utf-8")
+        + executor_ir()
     )
 
 
@@ -76,26 +73,7 @@ _LOADING = threading.Lock()  # a second pool would compete with the first for th
 @functools.cache
 def _load() -> Runtime:
     target = host_target()
-    functions = ("run_kernel", "parallel_for")
-    library = load_objects([compile_object(runtime_ir(target), target)], [*functions, "reset_after_fork"])
-    storage = RUNTIME.ctype(**{name: library.address(name) for name in functions})
+    functions = ("run_program", "run_kernel", "parallel_for", "reset_after_fork")
+    library = load_objects([compile_object(runtime_ir(target), target)], functions)
     os.register_at_fork(after_in_child=ctypes.CFUNCTYPE(None)(library.address("reset_after_fork")))
-    return Runtime(ctypes.addressof(storage), library, storage)
-
-
-def emit_run_kernel(
-    b: ir.IRBuilder,
-    context: ir.Value,
-    kernel: ir.Function,
-    pointers: ir.Value,
-    dims: ir.Value,
-    scratch: ir.Value,
-    scratch_bytes: ir.Value,
-    n: ir.Value,
-) -> ir.Value:
-    """Emit, in `main`, the call that runs `kernel` over [0, n) on the context's threads; the value is its status."""
-    table = CONTEXT.load(b, context, "runtime")
-    # Typed, because llvmlite takes the callee's type from its pointer.
-    run_kernel = b.load(RUNTIME.address(b, table, "run_kernel"), typ=_RUN_KERNEL_TYPE.as_pointer())
-    threads = CONTEXT.load(b, context, "threads")
-    return b.call(run_kernel, [kernel, pointers, dims, scratch, scratch_bytes, n, threads])
+    return Runtime(library)

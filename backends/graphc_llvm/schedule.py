@@ -1,239 +1,332 @@
-"""From a fused graph to a program: kernels in order, each value's place in memory, loops for scans."""
+"""How a nest is run: which axis is the vector, how much of the result stays in registers, what is a work item.
+
+The choice compares, for each axis that could be the vector, an estimate of cycles per point: contiguous accesses are loads,
+uniform ones are hoisted, all others cost one access a lane. Work items are made as small as still hides their overhead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from math import prod
+
+from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, free_symbols, linear, product, substitute, symbol
+from graphc.lowering.loop_body import Apply, Axis, Reduce
+from graphc_llvm.flat_body import FlatAccess, FlatBody, FlatLoad, FlatStore, expressions_of
+from graphc_llvm.index import LANE
+from graphc_llvm.target import Target
+
+SLOW_OPERATORS = frozenset(
+    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow rem mod div".split()
+)
+SLOW_COST = 12.0
+GATHER_COST = 1.2  # a lane, in loads
+SCATTER_COST = 2.0
+ASSUMED_EXTENT = 64  # of a dynamic axis
+ITEM_CYCLES = 4000  # a work item should take at least
+MOST_CYCLES = 60000  # and, where it can be cut, at most
+UNROLL_LIMIT = 16  # points of unrolled reduction axes
+STATEMENT_LIMIT = 300  # statements in an innermost body
 
 
-from graphc.errors import Unsupported, UnsupportedOpError
-from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim
-from graphc.ir.tensor_data import TensorData
-from graphc_llvm.kernels import Kernel
-from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
-
-MakeKernel = Callable[[Node], Kernel]
-"""The kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none."""
-
-
-@dataclass
+@dataclass(frozen=True)
 class Schedule:
-    """A program, its kernels in the order of `program.kernels`, and the literal arrays among its constants.
+    """The decisions for one nest.
 
-    `constants[i]` is None where main's constant i comes from `prepare`.
+    vector: the axis whose points fill `lanes`, `unroll` vectors at a time; `chunk`: it is cut in pieces of that length,
+    which are work items. block: the axis of which `block_size` points are computed at a time, to reuse what they share;
+    outer: axes of work items, in order (with the block axis, in blocks, at the end where `block_outer`); inner: axes that
+    loop inside; reduction: axes that loop, then `unrolled` ones.
     """
 
-    program: Program
-    kernels: list[Kernel]
-    constants: list[TensorData | None]
+    vector: Axis | None
+    lanes: int
+    unroll: int
+    outer: tuple[Axis, ...] = ()
+    inner: tuple[Axis, ...] = ()
+    chunk: int | None = None
+    block: Axis | None = None
+    block_size: int = 1
+    block_outer: bool = False
+    block_first: bool = False
+    reduction: tuple[Axis, ...] = ()
+    unrolled: tuple[Axis, ...] = ()
+
+    @property
+    def reduces_lanes(self) -> bool:
+        """Whether the vector axis is a reduction axis."""
+        return self.vector is not None and self.vector.kind == "reduction"
+
+    def outer_counts(self) -> list[Dim]:
+        """The extents of the work items' axes, outermost first: `outer`, chunks, blocks."""
+        counts = [a.extent for a in self.outer]
+        if self.chunk is not None and self.vector is not None:
+            counts.append(ceildiv(self.vector.extent, self.chunk))
+        if self.block_outer and self.block is not None:
+            counts.append(ceildiv(self.block.extent, self.block_size))
+        return counts
+
+    @property
+    def work_items(self) -> Dim:
+        """How many work items the nest has."""
+        return product(self.outer_counts())
 
 
-def schedule(graph: Graph, prepared: int, make_kernel: MakeKernel) -> Schedule:
-    """The program of a fused graph, whose last `prepared` inputs are constants made by `prepare`.
-
-    Raises UnsupportedOpError with every node that has no kernel.
-    """
-    return _Scheduler(graph, prepared, make_kernel).run()
-
-
-@dataclass
-class _Buffer:
-    bytes: Dim
-    first: int
-    last: int
+def schedule(body: FlatBody, target: Target, *, whole: bool = False) -> Schedule:
+    """The schedule of a nest; with `whole`, all of it inside one work item (a nest of a tile)."""
+    vector, lanes, cost = _vector_axis(body, target)
+    s = _blocked(body, Schedule(vector, lanes, 1), target)
+    s = _reduction_order(body, s)
+    if s.vector is not None and s.block is None:
+        s = replace(s, unroll=_unroll(body, s))
+    parallel = [a for a in body.axes_of("parallel") if a not in (s.vector, s.block)]
+    if whole or body.sequential:
+        return replace(s, inner=tuple(parallel))
+    return _work_items(body, s, parallel, cost)
 
 
-@dataclass
-class _Scheduler:
-    graph: Graph
-    prepared: int
-    make_kernel: MakeKernel
-    kernels: dict[str, tuple[int, Kernel]] = field(default_factory=dict)
-    buffers: list[_Buffer] = field(default_factory=list)
-    places: dict[Value, Location] = field(default_factory=dict)
-    constants: list[TensorData | None] = field(default_factory=list)
-    constant_bases: dict[str, int] = field(default_factory=dict)
-    problems: list[Unsupported] = field(default_factory=list)
-    slices: int = 0
-    now: int = 0
+def guess(extent: Dim) -> int:
+    """The extent, or what is assumed where it is dynamic."""
+    if isinstance(extent, int):
+        return max(extent, 1)
+    low, high = bounds(extent)
+    return max(low or 1, min(ASSUMED_EXTENT, high if high is not None else ASSUMED_EXTENT))
 
-    def run(self) -> Schedule:
-        graph = self.graph
-        inputs = graph.inputs[: len(graph.inputs) - self.prepared]
-        self.arena = len(inputs) + len(graph.outputs)
-        for i, value in enumerate(inputs):
-            self.places[value] = Location(i)
-        for value in graph.inputs[len(inputs) :]:
-            self.places[value] = Location(self.arena + 1 + len(self.constants))
-            self.constants.append(None)
-        outputs = self.claim_outputs(graph, [Location(len(inputs) + i) for i in range(len(graph.outputs))])
-        steps = self.nodes(graph, top=True)
-        for value, place in zip(graph.outputs, outputs, strict=True):
-            if self.places.get(value, place) != place:
-                steps.append(CopyStep(place, self.read(self.places[value]), value.type.bytes))
-        if self.problems:
-            raise UnsupportedOpError("the llvm backend", self.problems)
-        slice_base = self.arena + 1 + len(self.constants)
-        program = Program(
-            tuple(v.type for v in inputs),
-            tuple(v.type for v in graph.outputs),
-            len(self.constants),
-            self.slices,
-            tuple(ArenaBuffer(b.bytes, b.first, b.last) for b in self.buffers),
-            tuple(_resolve(s, slice_base) for s in steps),
-            tuple(self.kernels),
-        )
-        return Schedule(program, [k for _, k in self.kernels.values()], self.constants)
 
-    def claim_outputs(self, graph: Graph, wanted: list[Location]) -> list[Location]:
-        """Lets the nodes that produce outputs write them in place, each value once; the rest are copied at the end."""
-        for value, place in zip(graph.outputs, wanted, strict=True):
-            root = _root(value)
-            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
-                if not _is_scan_carry(root):
-                    self.places[root] = place
-        return wanted
+# The vector axis.
 
-    def nodes(self, graph: Graph, top: bool) -> list[Step]:
-        steps: list[Step] = []
-        for node in graph.nodes:
-            if node.op.name == "constant":
-                self.places[node.result] = self.constant(node["value"])
-            elif node.op.name == "reshape":
-                self.places[node.result] = self.places[node.operands[0]]
-            elif node.op.name == "scan":
-                steps += self.scan(node)
+
+def _vector_axis(body: FlatBody, target: Target) -> tuple[Axis | None, int, float]:
+    width = target.lanes(_element_bytes(body))
+    best: tuple[float, Axis | None, int] = (_cost(body, None, 1), None, 1)
+    for a in _candidates(body):
+        lanes = width
+        while lanes > 2 and isinstance(a.extent, int) and lanes // 2 >= a.extent:
+            lanes //= 2
+        cost = _cost(body, a, lanes)
+        if cost < best[0]:
+            best = (cost, a, lanes)
+    return best[1], best[2], best[0]
+
+
+def _element_bytes(body: FlatBody) -> int:
+    """Bytes of the widest float that is computed with, or of the widest other value where there are no floats."""
+    types = [s.dtype for s in body.definitions.values()]
+    types += [s.operand_dtype for s in body.statements if isinstance(s, Apply)]
+    floats = [max(t.bytes, 4) for t in types if t.is_float]
+    others = [t.bytes for t in types] + [s.access.buffer.type.dtype.bytes for s in body.stores]
+    return max(floats) if floats else max(others, default=4)
+
+
+def _candidates(body: FlatBody) -> list[Axis]:
+    if body.sequential:
+        last = body.axes[-1:]
+        return [a for a in last if a.kind == "parallel" and all(_kind(s.access, a, 2, body) == "unit" for s in body.stores)]
+    return [a for a in body.axes if a.kind != "scan" and a.extent != 1 and a.extent != 0]
+
+
+def _kind(access: FlatAccess, axis: Axis, lanes: int, body: FlatBody) -> str:
+    """How an access moves along an axis: "uniform", "unit" (contiguous), or "irregular" (strided, gathered)."""
+    for e in access.expressions():
+        for s in free_symbols(e):
+            if axis.name in body.dependences.get(s.name, ()):
+                return "irregular"
+    if not any(axis.name == s.name for e in access.expressions() for s in free_symbols(e)):
+        return "uniform"
+    if any(axis.name == s.name for c in access.checked for e in (c.index, c.stride) for s in free_symbols(e)):
+        return "irregular"
+    outside = symbol("block", 0, ceildiv(axis.extent, lanes) - 1)
+    e = substitute(access.address, {axis.name: outside * lanes + symbol(LANE, 0, lanes - 1)})
+    found = linear(e, [LANE])
+    if found is None:
+        return "irregular"
+    step = found[0].get(LANE, 0)
+    return "uniform" if step == 0 else ("unit" if step == 1 else "irregular")
+
+
+def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
+    """Cycles per point of all axes, roughly."""
+    reduced = prod(guess(a.extent) for a in body.axes_of("reduction"))
+    reduction = {a.name for a in body.axes_of("reduction")}
+    total = 0.0
+    for s in body.statements:
+        names = body.store_dependences(s) if isinstance(s, FlatStore) else body.dependences[s.value]
+        if isinstance(s, Reduce):
+            names = names | reduction
+        share = 1.0 if names & reduction else 1.0 / reduced
+        if axis is None:
+            total += share * _statement_cost(s, "uniform")
+            continue
+        used = min(1.0, guess(axis.extent) / lanes)
+        if isinstance(s, FlatLoad | FlatStore):
+            kind = _kind(s.access, axis, lanes, body)
+        else:
+            kind = "unit" if axis.name in names else "uniform"
+        if kind == "irregular":
+            total += share * (GATHER_COST if isinstance(s, FlatLoad) else SCATTER_COST) / used
+        elif kind == "unit":
+            total += share * _statement_cost(s, kind) / (lanes * used)
+        elif axis.kind == "reduction":
+            total += share * _statement_cost(s, kind)  # a scalar at every point of the parallel axes
+        else:
+            total += share * 0.3 * _statement_cost(s, kind) / (lanes * used)
+    if axis is not None and axis.kind == "reduction":
+        total += len(body.reduces) * 8.0 / reduced
+    return total
+
+
+def _statement_cost(s: object, kind: str) -> float:
+    if isinstance(s, Apply) and s.op in SLOW_OPERATORS:
+        return SLOW_COST
+    return 2.0 if isinstance(s, Reduce) and s.kind in ("argmax", "argmin") else 1.0
+
+
+# Register blocks.
+
+
+def _blocked(body: FlatBody, s: Schedule, target: Target) -> Schedule:
+    """Chooses an axis to compute several points of at a time, where they share loads."""
+    reduction = {a.name for a in body.axes_of("reduction")}
+    if s.vector is None or not reduction or body.sequential:
+        return s
+    loads = [x for x in body.statements if isinstance(x, FlatLoad) and body.dependences[x.value] & reduction]
+    loads = [x for x in loads if not any(n in body.definitions for e in expressions_of(x) for n in _names(e))]
+    best: tuple[float, Axis | None] = (0.0, None)
+    for a in body.axes_of("parallel"):
+        if a is s.vector or guess(a.extent) < 2:
+            continue
+        gain = sum(_reuse(x.access, a, body) for x in loads)
+        if gain > best[0]:
+            best = (gain, a)
+    axis = best[1]
+    if axis is None:
+        return s
+    windows = _small_reduction(body)
+    registers = target.vector_registers * 2 // 3
+    if s.reduces_lanes or windows:
+        size = _divisor(axis.extent, 4, 8) if not s.reduces_lanes else _divisor(axis.extent, 4, 4)
+        return replace(s, block=axis, block_size=size)
+    unroll = max(1, min(4, guess(s.vector.extent) // s.lanes))
+    size = max(1, min(6, registers // unroll, guess(axis.extent)))
+    if isinstance(axis.extent, int) and axis.extent % size and axis.extent > size:
+        size = _divisor(axis.extent, max(2, size - 2), size)
+    return replace(s, block=axis, block_size=size, unroll=unroll, block_first=True)
+
+
+def _names(e: Dim) -> list[str]:
+    return [s.name for s in free_symbols(e)]
+
+
+def _reuse(access: FlatAccess, axis: Axis, body: FlatBody) -> float:
+    """1 where all points of the axis read the same, less where their windows overlap, 0 where they share nothing."""
+    if not any(axis.name in _names(e) for e in access.expressions()):
+        return 1.0
+    if not _small_reduction(body):
+        return 0.0
+    names = [axis.name, *(a.name for a in body.axes_of("reduction"))]
+    found = linear(access.address, names)
+    if found is None:
+        return 0.0
+    step = found[0].get(axis.name, 0)
+    for a in body.axes_of("reduction"):
+        other = found[0].get(a.name, 0)
+        if other == 0 or not isinstance(a.extent, int):
+            continue
+        ratio = _ratio(step, other)
+        if ratio is not None and ratio < a.extent:
+            return 0.75 / ratio
+    return 0.0
+
+
+def _ratio(a: Dim, b: Dim) -> int | None:
+    """The positive integer a / b, or None."""
+    for k in range(1, 9):
+        if a == b * k:
+            return k
+    return None
+
+
+def _small_reduction(body: FlatBody) -> bool:
+    axes = body.axes_of("reduction")
+    return all(isinstance(a.extent, int) for a in axes) and prod(guess(a.extent) for a in axes) <= 64 and bool(axes)
+
+
+def _divisor(extent: Dim, low: int, high: int) -> int:
+    """The largest divisor of the extent in [low, high], or high (at most the extent)."""
+    if isinstance(extent, int):
+        if extent <= high:
+            return max(extent, 1)
+        for k in range(high, low - 1, -1):
+            if extent % k == 0:
+                return k
+    return high
+
+
+def _reduction_order(body: FlatBody, s: Schedule) -> Schedule:
+    """Splits the reduction axes into loops and unrolled ones (small, static, innermost)."""
+    axes = [a for a in body.axes_of("reduction") if a is not s.vector]
+    points = s.block_size * s.unroll * max(1, len(body.statements))
+    unrolled: list[Axis] = []
+    while axes and isinstance(axes[-1].extent, int) and axes[-1].extent > 0:
+        total = prod(a.extent for a in unrolled if isinstance(a.extent, int)) * axes[-1].extent
+        if total > UNROLL_LIMIT or total * points > STATEMENT_LIMIT:
+            break
+        unrolled.insert(0, axes.pop())
+    return replace(s, reduction=tuple(axes), unrolled=tuple(unrolled))
+
+
+def _unroll(body: FlatBody, s: Schedule) -> int:
+    """How many vectors a pass computes."""
+    assert s.vector is not None
+    heavy = sum(isinstance(x, Apply) and x.op in SLOW_OPERATORS for x in body.statements)
+    size = len(body.statements) * prod(a.extent for a in s.unrolled if isinstance(a.extent, int))
+    most = 1 if heavy > 2 or size > 60 else (2 if heavy or size > 16 else 4)
+    while most > 1 and guess(s.vector.extent) < most * s.lanes:
+        most //= 2
+    return most
+
+
+# Work items.
+
+
+def _work_items(body: FlatBody, s: Schedule, parallel: list[Axis], cost: float) -> Schedule:
+    """Splits the parallel axes into those of work items and those that loop inside one."""
+    cycles = cost * prod(guess(a.extent) for a in (*body.axes_of("reduction"), *body.axes_of("scan")))
+    if s.vector is not None and s.vector.kind == "parallel":
+        row = cycles * guess(s.vector.extent)
+        if s.block is not None and s.block_first:
+            if row * guess(s.block.extent) > ITEM_CYCLES * 4:
+                s = replace(s, block_outer=True)
+                row *= s.block_size
             else:
-                try:
-                    kernel = self.make_kernel(node)
-                except UnsupportedOpError as e:
-                    self.problems += e.unsupported
-                    for value in node.results:
-                        self.places.setdefault(value, Location(self.arena))
-                    continue
-                steps.append(self.kernel_step(node, kernel))
-            if top:
-                self.now = len(steps)
-        return steps
-
-    def kernel_step(self, node: Node, kernel: Kernel) -> KernelStep:
-        number, _ = self.kernels.setdefault(kernel.key, (len(self.kernels), kernel))
-        reads = tuple(self.read(self.places[v]) for v in node.operands)
-        writes = tuple(self.write(v) for v in node.results)
-        return KernelStep(
-            number, kernel.name, node.origin, reads + writes, kernel.dims, kernel.work, kernel.scratch, kernel.flops, kernel.bytes
-        )  # fmt: skip
-
-    def read(self, place: Location) -> Location:
-        if place.buffer is not None:
-            buffer = self.buffers[place.buffer]
-            buffer.last = max(buffer.last, self.now)
-        return place
-
-    def write(self, value: Value) -> Location:
-        if value not in self.places:
-            self.places[value] = self.allocate(value.type.bytes)
-        return self.read(self.places[value])
-
-    def allocate(self, size: Dim) -> Location:
-        self.buffers.append(_Buffer(size, self.now, self.now))
-        return Location(self.arena, len(self.buffers) - 1)
-
-    def constant(self, data: TensorData) -> Location:
-        if data.digest not in self.constant_bases:
-            self.constant_bases[data.digest] = self.arena + 1 + len(self.constants)
-            self.constants.append(data)
-        return Location(self.constant_bases[data.digest])
-
-    def scan(self, node: Node) -> list[Step]:
-        body, carries, scanned = node["body"], node["carries"], node["scanned"]
-        trips = node.operands[carries].type.shape[0] if scanned else node["length"]
-        steps: list[Step] = []
-        slices: list[Slice] = []
-        for i, value in enumerate(body.inputs):
-            operand = node.operands[i]
-            if i < carries:
-                place = self.allocate(value.type.bytes)
-                steps.append(CopyStep(place, self.read(self.places[operand]), value.type.bytes))
-                self.places[value] = place
-                self.places[node.results[i]] = place
-            elif i < carries + scanned:
-                self.places[value] = self.slice(slices, self.read(self.places[operand]), value.type.bytes)
-            else:
-                self.places[value] = self.read(self.places[operand])
-        for i, value in enumerate(body.outputs[carries:], carries):
-            place = self.slice(slices, self.write(node.results[i]), value.type.bytes)
-            root = _root(value)
-            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
-                self.places[root] = place
-        first_inner = len(self.buffers)
-        inner = self.nodes(body, top=False)
-        copies = self.carry_copies(node, inner)
-        slice_places = [s.base for s in slices[scanned:]]
-        for value, base in zip(body.outputs[carries:], slice_places, strict=True):
-            if self.places[value] != Location(base):
-                inner.append(CopyStep(Location(base), self.places[value], value.type.bytes))
-        for buffer in self.buffers[first_inner:]:
-            buffer.first = buffer.last = self.now
-        steps.append(LoopStep("scan", node.origin, tuple(inner), trips, node["reverse"], tuple(slices), tuple(copies)))
-        return steps
-
-    def carry_copies(self, node: Node, inner: list[Step]) -> list[CopyStep]:
-        """The copies of new carries over old ones; a new carry that is an old one goes through memory of its own."""
-        body, carries = node["body"], node["carries"]
-        olds = {self.places[v] for v in body.inputs[:carries]}
-        copies = []
-        for old, new in zip(body.inputs[:carries], body.outputs[:carries], strict=True):
-            source = self.places[new]
-            if source == self.places[old]:
-                continue
-            if source in olds:
-                kept = self.allocate(new.type.bytes)
-                inner.append(CopyStep(kept, source, new.type.bytes))
-                source = kept
-            copies.append(CopyStep(self.places[old], source, new.type.bytes))
-        return copies
-
-    def slice(self, slices: list[Slice], source: Location, stride: Dim) -> Location:
-        """A base that moves along `source`; numbered from -1 down until the number of constants is known."""
-        self.slices += 1
-        slices.append(Slice(-self.slices, source, stride))
-        return Location(-self.slices)
+                row *= guess(s.block.extent)
+        elif s.block is not None:
+            row *= guess(s.block.extent)
+        if row > MOST_CYCLES or (isinstance(s.vector.extent, Expr) and not parallel):
+            s = replace(s, chunk=_chunk(s, row / guess(s.vector.extent)))
+            row = ITEM_CYCLES
+        cycles = row
+    elif s.block is not None:
+        cycles *= guess(s.block.extent)
+        if cycles > ITEM_CYCLES * 4:
+            s = replace(s, block_outer=True)
+            cycles /= guess(s.block.extent) / s.block_size
+    inner: list[Axis] = []
+    while parallel and cycles < ITEM_CYCLES:
+        cycles *= guess(parallel[-1].extent)
+        if cycles > MOST_CYCLES:
+            break
+        inner.insert(0, parallel.pop())
+    return replace(s, outer=tuple(parallel), inner=tuple(inner))
 
 
-def _root(value: Value) -> Value:
-    """The value whose memory this one shares, through reshapes."""
-    while value.producer is not None and value.producer.op.name == "reshape":
-        value = value.producer.operands[0]
-    return value
-
-
-def _is_scan_carry(value: Value) -> bool:
-    producer = value.producer
-    return producer is not None and producer.op.name == "scan" and value.index < producer["carries"]
-
-
-def _resolve(step: Step, slice_base: int) -> Step:
-    """The step with slices numbered after the constants."""
-
-    def place(p: Location) -> Location:
-        return Location(slice_base - p.base - 1, p.buffer) if p.base < 0 else p
-
-    def copy(c: CopyStep) -> CopyStep:
-        return CopyStep(place(c.target), place(c.source), c.bytes)
-
-    if isinstance(step, CopyStep):
-        return copy(step)
-    if isinstance(step, KernelStep):
-        operands = tuple(map(place, step.operands))
-        return KernelStep(**{**step.__dict__, "operands": operands})
-    return LoopStep(
-        step.name,
-        step.origin,
-        tuple(_resolve(s, slice_base) for s in step.steps),
-        step.trips,
-        step.reverse,
-        tuple(Slice(slice_base - s.base - 1, place(s.source), s.stride) for s in step.slices),
-        tuple(map(copy, step.carries)),
-    )
+def _chunk(s: Schedule, cycles: float) -> int:
+    """A length of pieces of the vector axis that takes about ITEM_CYCLES, in whole passes; a divisor where there is one."""
+    assert s.vector is not None
+    step = s.lanes * s.unroll
+    passes = max(1, round(ITEM_CYCLES / (cycles * step)))
+    if isinstance(s.vector.extent, int) and s.vector.extent % step == 0:
+        whole = s.vector.extent // step
+        for k in range(passes, 2 * passes):
+            if whole % k == 0:
+                return k * step
+    return passes * step

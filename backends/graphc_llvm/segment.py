@@ -17,10 +17,10 @@ from graphc.ir.symbolic import Dim, Expr, evaluate
 from graphc.ir.tensor_data import TensorData
 from graphc_llvm.abi import Status
 from graphc_llvm.entry import ArraySpec, Entry
-from graphc_llvm.executor import run_program
 from graphc_llvm.instance import Frame, Instance, aligned_bytes
 from graphc_llvm.jit import Library, load_objects
 from graphc_llvm.program import KernelStep, LoopStep, Program, Step
+from graphc_llvm.runtime import runtime
 
 SHORT_RUN = 50e-6
 """Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
@@ -63,7 +63,7 @@ class Runner:
             made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)]
-            self._made[key] = made, Entry(run_program(), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN)
+            self._made[key] = made, Entry(runtime().library.address("run_program"), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN)
         return self._made[key]
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
@@ -78,9 +78,9 @@ class Runner:
         return outputs
 
     def call(self, entry: Entry, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        status = entry.call(frame.address, tuple(map(_bits, inputs)), tuple(map(_bits, outputs)))
+        status = entry.call(frame.context.address, tuple(map(_bits, inputs)), tuple(map(_bits, outputs)))
         if status > 0:
-            step = self.program.steps[frame.context.error_kernel]
+            step = self.program.steps[frame.context.structure.error_step]
             origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
             name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
             raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
@@ -93,7 +93,7 @@ class Runner:
         outputs = tuple([np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)])
         frame = instance.new_frame()
         times = (ctypes.c_int64 * max(len(self.program.steps), 1))()
-        frame.context.times = ctypes.addressof(times)
+        frame.context.structure.times = ctypes.addressof(times)
         self.call(entry, frame, inputs, outputs)
         return [t * 1e-9 for t in times[: len(self.program.steps)]]
 

@@ -18,7 +18,6 @@ from graphc_llvm.abi import CONTEXT, ENTRY_TYPE
 from graphc_llvm.emit import F32, I8, I64, PTR, i32, i64
 from graphc_llvm.entry import BAD_COUNT, ArraySpec, CallContext, Entry, bad_array
 from graphc_llvm.jit import compile_object, load_objects
-from graphc_llvm.runtime import runtime
 from graphc_llvm.target import host_target
 
 
@@ -45,7 +44,7 @@ def add_one(b, context):
 
 
 def context_for(arrays, symbols=0):
-    return CallContext(arrays, symbols, 0, 0, runtime().table, 1)
+    return CallContext(arrays, symbols)
 
 
 @pytest.fixture(scope="module")

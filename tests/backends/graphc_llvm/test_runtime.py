@@ -17,11 +17,10 @@ import pytest
 
 from graphc.errors import GraphcError
 from graphc_llvm import emit
-from graphc_llvm.abi import CONTEXT, ENTRY_TYPE, KERNEL_TYPE
+from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.emit import I32, I64, PTR, i32, i64
-from graphc_llvm.entry import CallContext
 from graphc_llvm.jit import compile_object, load_objects
-from graphc_llvm.runtime import emit_run_kernel, runtime, runtime_ir
+from graphc_llvm.runtime import runtime, runtime_ir
 from graphc_llvm.target import host_target, parse_target
 
 _PART_TYPE = ir.FunctionType(I32, [PTR, I64, I64, I64])
@@ -253,7 +252,7 @@ print(call(returns_its_argument, None, 4, 4))
 
 
 def test_run_kernel_gives_each_worker_its_scratch():
-    """main runs a kernel over 64 rows; each row is written to the worker's scratch first, then summed from there."""
+    """A kernel over 64 rows; each row is written to the worker's scratch first, then summed from there."""
     module = ir.Module()
     kernel = ir.Function(module, KERNEL_TYPE, "kernel")
     pointers, dims, scratch, begin, end = kernel.args
@@ -267,21 +266,16 @@ def test_run_kernel_gives_each_worker_its_scratch():
             total.update([b.add(total.carried[0], emit.load(b, emit.offset(b, scratch, total.index, I64), I64))])
         emit.store(b, total.results[0], emit.offset(b, out, row, I64))
     b.ret(i32(0))
-    main = ir.Function(module, ENTRY_TYPE, "main")
-    b = ir.IRBuilder(main.append_basic_block())
-    (context,) = main.args
-    fields = [CONTEXT.load(b, context, name) for name in ("buffers", "dims", "arena")]
-    b.ret(emit_run_kernel(b, context, kernel, *fields, i64(8 * 32), i64(64)))
-    library = load_objects([compile_object(str(module), host_target())], ["main"])
-    call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(library.address("main"))
+    library = load_objects([compile_object(str(module), host_target())], ["kernel"])
+    words = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
+    run_kernel = ctypes.CFUNCTYPE(ctypes.c_int32, *words)(runtime().library.address("run_kernel"))
     for threads in (1, 2, 5):
         out, scratch = np.zeros(64, np.int64), np.zeros((threads, 32), np.int64)
-        context = CallContext(1, 1, 0, scratch.ctypes.data, runtime().table, threads)
-        table = ctypes.cast(context.structure.buffers, ctypes.POINTER(ctypes.c_void_p))
-        table[0], context.dims[0] = out.ctypes.data, 32
+        table, dims = (ctypes.c_void_p * 1)(out.ctypes.data), (ctypes.c_int64 * 1)(32)
+        where = (library.address("kernel"), ctypes.addressof(table), ctypes.addressof(dims), scratch.ctypes.data)
         for _ in range(50):
             out[:] = 0
-            assert call(context.address) == 0
+            assert run_kernel(*where, 8 * 32, 64, threads) == 0
             np.testing.assert_array_equal(out, np.arange(64) * (31 * 32 // 2))
 
 

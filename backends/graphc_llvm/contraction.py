@@ -1,0 +1,228 @@
+"""Recognizes the bodies that are matrix products in disguise: dense layers, batched products, convolutions.
+
+A contraction sums A * B over its reduction axes, where B and the result are dense along one parallel axis, the `column`,
+and A doesn't depend on it. Axes that only A has are `rows`; those that neither or both have are `batch`. Reduction axes
+that predicates of A mention (a convolution's taps) are walked outside the `inner` one.
+
+The column n is cut into panels, n = width * panel + lane. B's address must be affine in panel and lane: true for a
+row-major B with any width, and for a B packed as [n // width][k][n % width] with that width alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, free_symbols, linear, product, substitute, symbol
+from graphc.ir.types import DType
+from graphc.lowering.loop_body import Apply, Axis, Buffer, Index, Load, LoopBody, Predicate, Reduce, Statement, Store
+from graphc_llvm.target import Target
+
+PANEL, LANE = "panel", "lane"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """sum(coefficients[axis] * axis) + constant, in elements."""
+
+    coefficients: Mapping[str, Dim]
+    constant: Dim
+
+    def of(self, axis: str) -> Dim:
+        return self.coefficients.get(axis, 0)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A body as a matrix product; see the module. `tile_rows` x `width` is the register tile."""
+
+    body: LoopBody
+    dtype: DType
+    batch: tuple[Axis, ...]
+    rows: tuple[Axis, ...]
+    column: Axis
+    taps: tuple[Axis, ...]
+    inner: Axis
+    a: Load
+    b: Load
+    a_address: Affine
+    b_address: Affine
+    reduced: str
+    epilogue: tuple[Statement, ...]
+    width: int
+    tile_rows: int
+
+    @property
+    def panels(self) -> Dim:
+        return ceildiv(self.column.extent, self.width)
+
+    @property
+    def row_count(self) -> Dim:
+        return product(a.extent for a in self.rows)
+
+    @property
+    def flops(self) -> Dim:
+        return 2 * product(a.extent for a in self.body.axes)
+
+
+def address(buffer: Buffer, index: tuple[Dim, ...]) -> Dim:
+    """The row-major position, in elements, of an index."""
+    total: Dim = 0
+    for size, i in zip(buffer.type.shape, index, strict=True):
+        total = total * size + i
+    return total
+
+
+def affine(e: Dim, axes: Iterable[str]) -> Affine | None:
+    """`e` as an affine function of the axes; None where it isn't one."""
+    split = linear(e, axes)
+    return None if split is None else Affine(dict(split[0]), split[1])
+
+
+def match(body: LoopBody, target: Target) -> Contraction | None:
+    """The body as a contraction that the register-tiled kernel takes, or None."""
+    reduced = {a.name for a in body.axes_of("reduction")}
+    if body.sequential or not reduced or body.axes_of("scan"):
+        return None
+    core = _product_of_loads(body, reduced)
+    if core is None:
+        return None
+    reduce, x, y, epilogue = core
+    for a, b in ((x, y), (y, x)):
+        if b.predicate or a.checked or b.checked:
+            continue
+        for column in reversed(body.axes_of("parallel")):
+            found = _with_column(body, reduce, a, b, column, epilogue, target)
+            if found is not None:
+                return found
+    return None
+
+
+def _product_of_loads(body: LoopBody, reduced: set[str]) -> tuple[Reduce, Load, Load, tuple[Statement, ...]] | None:
+    """(reduce, load, load, the rest) where the nest sums the product of two plain loads, else None."""
+    defined: dict[str, Statement] = {s.value: s for s in body.statements if not isinstance(s, Store)}
+    reduces = [s for s in body.statements if isinstance(s, Reduce)]
+    if len(reduces) != 1 or reduces[0].kind != "sum" or reduces[0].dtype.name not in ("f32", "f64"):
+        return None
+    reduce = reduces[0]
+    mul = defined.get(str(reduce.operand))
+    if not (isinstance(mul, Apply) and mul.op == "mul" and mul.operand_dtype == reduce.dtype):
+        return None
+    x, y = (defined.get(str(o)) for o in mul.operands)
+    if not (isinstance(x, Load) and isinstance(y, Load)) or x is y:
+        return None
+    if any(load.dtype != reduce.dtype or body.buffer(load.buffer).type.dtype != reduce.dtype for load in (x, y)):
+        return None
+    rest = tuple(s for s in body.statements if s not in (reduce, mul, x, y))
+    used = {o for s in rest for o in _operands(s)}
+    if {mul.value, x.value, y.value} & used or any(_mentions(s, reduced) for s in rest):
+        return None
+    return reduce, x, y, rest
+
+
+def _operands(s: Statement) -> tuple[object, ...]:
+    if isinstance(s, Apply):
+        return s.operands
+    if isinstance(s, Load):
+        return (s.otherwise,)
+    return (s.operand,) if isinstance(s, Reduce | Store) else ()
+
+
+def _expressions(s: Statement) -> tuple[Dim, ...]:
+    if isinstance(s, Load | Store):
+        return (*s.index, *(e for r in s.predicate for e in (r.expression, r.low, r.high)))
+    return (s.expression,) if isinstance(s, Index) else ()
+
+
+def _mentions(s: Statement, names: set[str]) -> bool:
+    return any(t.name in names for e in _expressions(s) for t in free_symbols(e))
+
+
+def _names(e: Dim) -> set[str]:
+    return {s.name for s in free_symbols(e)}
+
+
+def _with_column(
+    body: LoopBody, reduce: Reduce, a: Load, b: Load, column: Axis, epilogue: tuple[Statement, ...], target: Target
+) -> Contraction | None:
+    axes = {x.name for x in body.axes}
+    a_flat = address(body.buffer(a.buffer), a.index)
+    b_flat = address(body.buffer(b.buffer), b.index)
+    if column.name in _names(a_flat) or _mentions(Store("", (), 0, a.predicate), {column.name}):
+        return None
+    if not all(_dense_along(body, s, column.name, axes) for s in epilogue):
+        return None
+    a_address = affine(a_flat, axes)
+    if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
+        return None
+    a_names = _names(a_flat) | {n for r in a.predicate for n in _names(r.expression)}
+    rows = tuple(x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in _names(b_flat))
+    batch = tuple(x for x in body.axes_of("parallel") if x != column and x not in rows)
+    predicated = {n for r in a.predicate for n in _names(r.expression)}
+    free = [x for x in body.axes_of("reduction") if x.name not in predicated]
+    if not free:
+        return None
+    inner = max(free, key=lambda x: (a_address.of(x.name) == 1, bounds(x.extent)[0] or 0))
+    taps = tuple(x for x in body.axes_of("reduction") if x != inner)
+    count = product(x.extent for x in rows)
+    for width in panel_widths(column.extent, count, reduce.dtype, target):
+        b_address = _panel_address(b_flat, column, width, axes)
+        if b_address is not None:
+            height = tile_height(count, width // target.lanes(reduce.dtype.bytes), target)
+            return Contraction(
+                body, reduce.dtype, batch, rows, column, taps, inner, a, b, a_address, b_address, reduce.value, epilogue, width, height
+            )  # fmt: skip
+    return None
+
+
+def _panel_address(flat: Dim, column: Axis, width: int, axes: set[str]) -> Affine | None:
+    panels = ceildiv(column.extent, width)
+    panel, lane = symbol(PANEL, 0, panels - 1), symbol(LANE, 0, width - 1)
+    split = affine(substitute(flat, {column.name: panel * width + lane}), (axes - {column.name}) | {PANEL, LANE})
+    return split if split is not None and split.of(LANE) == 1 else None
+
+
+def _dense_along(body: LoopBody, s: Statement, column: str, axes: set[str]) -> bool:
+    """Whether a statement of the epilogue runs on vectors along the column: its stride there is 0 or 1."""
+    if isinstance(s, Apply):
+        return True
+    if isinstance(s, Index) or not isinstance(s, Load | Store):
+        return False
+    if s.predicate or s.checked or (isinstance(s, Store) and s.combine != "set"):
+        return False
+    flat = affine(address(body.buffer(s.buffer), s.index), axes)
+    if flat is None:
+        return False
+    return flat.of(column) == 1 or (flat.of(column) == 0 and isinstance(s, Load))
+
+
+def panel_widths(columns: Dim, rows: Dim, dtype: DType, target: Target) -> list[int]:
+    """The widths that a panel of B may have, best first: least padding, then the squarest register tile."""
+    lanes = target.lanes(dtype.bytes)
+    most = 4 if target.vector_registers >= 32 else 2
+    options = [lanes * v for v in (most, most - 1, 2, 1) if v > 0]
+    options = list(dict.fromkeys(options))
+    if not isinstance(columns, int):
+        return options
+    return sorted(options, key=lambda w: (_waste(columns, w), -w))
+
+
+def _waste(columns: int, width: int) -> float:
+    """Time per useful column, roughly: padding, and narrow tiles' lower rate."""
+    padded = -(-columns // width) * width
+    rate = {1: 0.8, 2: 0.97, 3: 0.99}.get(width // 16, 1.0) if width >= 16 else 0.9
+    return round(padded / columns / rate, 3)
+
+
+def tile_height(rows: Dim, vectors: int, target: Target) -> int:
+    """Rows of the register tile for a panel of that many vectors: what accumulators leave room for."""
+    budget = {4: 6, 3: 8, 2: 12, 1: 14} if target.vector_registers >= 32 else {2: 6, 3: 4, 1: 8}
+    most = budget[vectors]
+    if isinstance(rows, int):
+        return min(rows, most)
+    return most
+
+
+def predicate_names(predicate: Predicate) -> set[str]:
+    """The symbols that a predicate mentions."""
+    return {n for r in predicate for e in (r.expression, r.low, r.high) if isinstance(e, Expr) for n in _names(e)}
