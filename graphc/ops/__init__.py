@@ -18,9 +18,13 @@ from graphc.ops import (
     elementwise,
     fusion,
     indexing,
+    lrn,
     movement,
     normalization,
+    pooling,
+    recurrent,
     reductions,
+    resize,
     softmax,
     sorting,
     windows,
@@ -30,7 +34,7 @@ GROUP = "graphc.operators"
 
 FAMILIES = (
     constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, fusion,
-    activations, softmax, normalization, attention,
+    activations, softmax, normalization, attention, pooling, lrn, recurrent, resize,
 )  # fmt: skip
 
 

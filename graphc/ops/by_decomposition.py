@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc.errors import Unsupported, UnsupportedOpError
@@ -39,7 +39,7 @@ def vjp_by_decomposition(b: Builder, node: Node, cotangents: Sequence[Value]) ->
     given: dict[Value, Value] = {}
     for result, cotangent in zip(results, cotangents, strict=True):
         add_cotangent(b, given, result, cotangent)
-    found = backpropagate(b, nodes, given)
+    found = backpropagate(b, nodes, given, node.operands)
     # An operand that stands twice gets its whole cotangent once.
     return [found.get(v) if v not in node.operands[:i] else None for i, v in enumerate(node.operands)]
 
@@ -58,22 +58,28 @@ def _emit_decomposition(b: Builder, node: Node) -> tuple[list[Node], list[Value]
     return nodes, [mapping[v] for v in results]
 
 
-def backpropagate(b: Builder, nodes: Sequence[Node], cotangents: Mapping[Value, Value]) -> dict[Value, Value]:
-    """Emits the cotangents of every float value that the given nodes' results depend on.
+def backpropagate(
+    b: Builder, nodes: Sequence[Node], cotangents: Mapping[Value, Value], wrt: Iterable[Value]
+) -> dict[Value, Value]:
+    """Emits the cotangents of the values `wrt`, and of all between them and the nodes' results.
 
-    `nodes` are in topological order; `cotangents` are those of their final results. Raises UnsupportedOpError naming a
-    node without a gradient that one would have to pass through.
+    `nodes` are in topological order; `cotangents` are those of their results. Raises UnsupportedOpError naming a node
+    without a gradient that one would have to pass through.
     """
     found = dict(cotangents)
+    active = {v for v in wrt if v.type.dtype.is_float}
+    for node in nodes:
+        if any(v in active for v in node.operands):
+            active.update(v for v in node.results if v.type.dtype.is_float)
     for node in reversed(nodes):
-        if not any(v in found and v.type.dtype.is_float for v in node.results):
+        if not any(v in found and v in active for v in node.results):
             continue
         if isinstance(node.op.vjp, NotDifferentiable):
             layer = ", ".join(node.origin) or f"%{node.results[0].name}"
             raise UnsupportedOpError("autodiff", [Unsupported(node.op.name, layer, node.op.vjp.reason)])
         given = [found[v] if v in found else b.full_like(0, v) for v in node.results]
         for value, cotangent in zip(node.operands, node.op.vjp(b, node, given), strict=True):
-            if cotangent is not None:
+            if cotangent is not None and value in active:
                 add_cotangent(b, found, value, cotangent)
     return found
 

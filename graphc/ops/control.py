@@ -124,7 +124,7 @@ def _backward_body(
     given: dict[Value, Value] = {}
     for i, cotangent in zip((*float_carries, *float_ys), (*d_carries, *d_ys), strict=True):
         add_cotangent(b, given, mapping[body.outputs[i]], cotangent)
-    found = backpropagate(b, nodes, given)
+    found = backpropagate(b, nodes, given, (*steps, *captures))
 
     def of_input(i: int) -> Value:
         value = mapping[body.inputs[i]]
