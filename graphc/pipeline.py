@@ -13,6 +13,7 @@ from graphc.checking import Checker, Failure, Inputs, checkers
 from graphc.claims import EXACT, REASSOCIATES, Claim, approximate
 from graphc.errors import PluginError, VerifyError
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.tensor_data import TensorData
 from graphc.ir.text import print_graph, print_node
 from graphc.ir.verifier import verify as verify_graph
 
@@ -50,6 +51,7 @@ class Refusal:
 class PassContext:
     """What passes know and tell: the options of the compilation, what stands for replaced values, and refusals.
 
+    `weights` are the imported model's, in the order of `weights_of`, by which cached code finds them again.
     `backend` is None where no backend was chosen: then no composite is supported whole.
     """
 
@@ -57,6 +59,7 @@ class PassContext:
     precision: Precision = "f32"
     target: str | None = None
     backend: Backend | None = None
+    weights: Sequence[TensorData] = ()
     replaced: dict[Value, Value] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
 

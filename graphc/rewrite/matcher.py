@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -9,6 +10,7 @@ from itertools import permutations
 import numpy as np
 
 from graphc.ir.graph import Node, Value
+from graphc.ir.types import bf16
 from graphc.rewrite.constants import splat_of
 from graphc.rewrite.patterns import AnyPattern, Capture, Either, Op, Splat, Through
 
@@ -85,7 +87,7 @@ def _capture(pattern: Capture, value: Value, state: Match) -> Iterator[Match]:
 
 def _splat(pattern: Splat, value: Value, state: Match) -> Iterator[Match]:
     number = splat_of(value)
-    if number is None or (pattern.value is not None and not _close(number, pattern.value, value)):
+    if number is None or (pattern.value is not None and not _is_about(number, pattern.value, pattern.ulps, value)):
         return
     if pattern.name is not None:
         if state.numbers.get(pattern.name, number) != number:
@@ -94,12 +96,15 @@ def _splat(pattern: Splat, value: Value, state: Match) -> Iterator[Match]:
     yield state
 
 
-def _close(number: float | int | bool, wanted: float | int | bool, value: Value) -> bool:
-    """Whether `number` is how the value's dtype writes `wanted`: a few ulps off, since exporters compute in between."""
-    if not value.type.dtype.is_float or number == wanted:
+def _is_about(number: float | int | bool, wanted: float | int | bool, ulps: int, value: Value) -> bool:
+    """Whether `number` is `wanted` to that many ulps of the value's dtype."""
+    dtype = value.type.dtype
+    if not dtype.is_float:
         return number == wanted
-    eps = 2.0**-7 if value.type.dtype.name == "bf16" else float(np.finfo(value.type.dtype.numpy).eps)
-    return abs(float(number) - float(wanted)) <= 4 * min(eps, 2.0**-10) * abs(float(wanted))
+    if number == wanted:
+        return math.copysign(1, number) == math.copysign(1, wanted)
+    eps = 2.0**-7 if dtype == bf16 else float(np.finfo(dtype.numpy).eps)
+    return abs(float(number) - float(wanted)) <= ulps * eps * abs(float(wanted))
 
 
 def _through(pattern: Through, value: Value, state: Match) -> Iterator[Match]:

@@ -21,10 +21,14 @@ class Capture:
 
 @dataclass(frozen=True)
 class Splat:
-    """A constant of one repeated number, through views: `value` (to a few ulps of the dtype) or any, kept under `name`."""
+    """A constant of one repeated number, through views: `value`, to `ulps` of the dtype, or any; kept under `name`.
+
+    Zeros have signs: 0.0 isn't -0.0.
+    """
 
     value: float | int | bool | None = None
     name: str | None = None
+    ulps: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ def op(
 ) -> Op:
     """Op(name, operands, ...), written as an application."""
     return Op(name, operands, keep, where, shared, result)
+
+
+def about(value: float) -> Splat:
+    """A repeated number that is `value` as an exporter may have rounded it."""
+    return Splat(value, ulps=4)
 
 
 def either(*alternatives: AnyPattern) -> Either:
