@@ -101,11 +101,16 @@ class Node:
         return f"{results} = {self.op.name}({', '.join(f'%{v.name}' for v in self.operands)})"
 
 
+def _identifier(hint: str) -> str:
+    """The hint with "_" for every character that the text form doesn't take in a name."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_." else "_" for c in hint)
+
+
 class Graph:
     """Inputs, nodes in a topological order, and outputs; value names are unique within it."""
 
     def __init__(self, name: str = "main") -> None:
-        self.name = name
+        self.name = _identifier(name) or "main"
         self.inputs: list[Value] = []
         self.guards: list[Guard] = []
         self._nodes: list[Node] = []
@@ -126,7 +131,7 @@ class Graph:
 
     def fresh_name(self, hint: str) -> str:
         """A name not yet taken in this graph, reserved for the caller; characters outside [A-Za-z0-9_.] become "_"."""
-        base = "".join(c if (c.isascii() and c.isalnum()) or c in "_." else "_" for c in hint) or "v"
+        base = _identifier(hint) or "v"
         name, n = base, 1
         while name in self._names:
             name, n = f"{base}_{n}", n + 1

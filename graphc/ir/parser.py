@@ -30,6 +30,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
+_BOOLS = {"true": True, "false": False}
+_RANGE = re.compile(r"(\w+) (<=|>=) (-?\d+)")
+
 
 def parse_graph(
     text: str, lookup: Callable[[str], OpDef] | None = None, constants: Mapping[str, TensorData] | None = None
@@ -39,10 +42,15 @@ def parse_graph(
     `constants` resolves digests; `lookup` resolves operators (default: the core's and installed plugins').
     """
     if lookup is None:
-        from graphc.ops import find_operator as lookup
+        from graphc.ops import find_operator
+
+        lookup = find_operator
     parser = _Parser(text, lookup, constants or {})
-    graph = parser.graph()
-    parser.expect_end()
+    try:
+        graph = parser.graph()
+        parser.expect_end()
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
+        raise parser.fail("well-formed text") from e
     return graph
 
 
@@ -53,6 +61,7 @@ class _Parser:
         self.constants = constants
         self.position = 0
         self.symbols: dict[str, Expr] = {}
+        self.ranges: dict[str, dict[str, int]] = {}
 
     # Tokens
 
@@ -88,10 +97,11 @@ class _Parser:
     # Graphs
 
     def graph(self) -> Graph:
-        outer, self.symbols = self.symbols, {}
+        outer = self.symbols, self.ranges
+        self.symbols, self.ranges = {}, {}
         self.take("name", "graph")
         graph = Graph(self.take("graph")[1:])
-        self.read_where_ahead()
+        body, guards = self.read_where_ahead()
         values: dict[str, Value] = {}
         self.take("punct", "(")
         while not self.accept(")"):
@@ -100,10 +110,8 @@ class _Parser:
             values[name] = self.define(graph.add_input(name, self.type()), name)
             self.accept(",")
         if self.accept("where"):
-            while True:
-                self.clause(graph)
-                if not self.accept(","):
-                    break
+            graph.guards = [self.guard(g) for g in guards]
+            self.position = body
         self.take("punct", "{")
         while not self.accept("return"):
             self.node(graph, values)
@@ -113,7 +121,7 @@ class _Parser:
             self.accept(",")
         self.take("punct", "}")
         graph.set_outputs(outputs)
-        self.symbols = outer
+        self.symbols, self.ranges = outer
         return graph
 
     def define(self, value: Value, name: str) -> Value:
@@ -121,26 +129,24 @@ class _Parser:
             raise self.fail(f"a value name that isn't taken, not %{name}")
         return value
 
-    def read_where_ahead(self) -> None:
-        """Symbols' ranges stand after the types that use them, so they are read first."""
-        end = self.text.find("{\n", self.position)
-        header = self.text[self.position : end]
-        _, _, clauses = header.partition(") where ")
-        self.ranges: dict[str, dict[str, int]] = {}
-        for name, op, bound in re.findall(r"(?:^|, )(\w+) (<=|>=) (-?\d+)", clauses):
-            self.ranges.setdefault(name, {})[op] = int(bound)
+    def read_where_ahead(self) -> tuple[int, list[str]]:
+        """Reads the symbols' ranges, which stand after the types that use them; (where the body begins, the guards)."""
+        body = self.text.find(" {\n", self.position)
+        _, _, clauses = self.text[self.position : max(body, self.position)].partition(") where ")
+        guards = []
+        for clause in _split(clauses):
+            match = _RANGE.fullmatch(clause)
+            if match is None:
+                guards.append(clause)
+            else:
+                self.ranges.setdefault(match[1], {})[match[2]] = int(match[3])
+        return body, guards
 
-    def clause(self, graph: Graph) -> None:
-        start = self.position
-        match = re.compile(r"\s*\w+ (?:<=|>=) -?\d+(?=[,\s])").match(self.text, start)
-        if match:
-            self.position = match.end()
-            return
-        match = re.compile(r"\s*(.+?) == (.+?)(?=, | \{\n)").match(self.text, start)
-        if match is None:
-            raise self.fail("a range or an equality")
-        self.position = match.end()
-        graph.guards.append(Guard(self.dim(match.group(1)), self.dim(match.group(2))))
+    def guard(self, text: str) -> Guard:
+        left, equals, right = text.partition(" == ")
+        if not equals:
+            raise self.fail(f"a range or an equality, not {text!r}")
+        return Guard(self.dim(left), self.dim(right))
 
     def node(self, graph: Graph, values: dict[str, Value]) -> None:
         names, types = [], []
@@ -204,18 +210,20 @@ class _Parser:
 
     def list_items(self) -> list[str]:
         """The texts between commas up to the closing bracket of a list just opened."""
-        items, depth, start = [], 0, self.position
+        start, self.position = self.position, self.end_of(self.position, "]")
+        items = _split(self.text[start : self.position])
+        self.take("punct", "]")
+        return items
+
+    def end_of(self, start: int, closers: str) -> int:
+        """Where the first of `closers` stands outside any bracket opened after `start`."""
+        depth = 0
         for i in range(start, len(self.text)):
             c = self.text[i]
-            if c == "]" and depth == 0:
-                items.append(self.text[start:i])
-                self.position = i + 1
-                return [t for t in items if t.strip()]
-            if c == "," and depth == 0:
-                items.append(self.text[start:i])
-                start = i + 1
+            if depth == 0 and c in closers:
+                return i
             depth += (c in "([") - (c in ")]")
-        raise self.fail("]")
+        raise self.fail(closers)
 
     def dim(self, text: str) -> int | Expr:
         for name in re.findall(r"[A-Za-z_]\w*", text):
@@ -236,7 +244,7 @@ class _Parser:
             case "float":
                 return self.float()
             case "bool":
-                return {"true": True, "false": False}[self.take("name")]
+                return _BOOLS[self.take("name")]
             case "str":
                 return json.loads(self.take("string"))
             case "dtype":
@@ -251,11 +259,8 @@ class _Parser:
                 self.take("punct", "[")
                 return tuple(self.dim(t) for t in self.list_items())
             case "dim":
-                match = re.compile(r"[^,}]+").match(self.text, self.position)
-                if match is None:
-                    raise self.fail("an integer expression")
-                self.position = match.end()
-                return self.dim(match.group())
+                start, self.position = self.position, self.end_of(self.position, ",}")
+                return self.dim(self.text[start : self.position])
             case "tensor":
                 return self.tensor()
         raise self.fail("an attribute value")
@@ -275,6 +280,19 @@ class _Parser:
                 raise self.fail("a constant that lies beside the text")
             return self.constants[content]
         self.take("punct", "[")
-        items = [t.strip() for t in self.list_items()]
-        convert: Callable[[str], Any] = float if type.dtype.is_float else (lambda t: t == "true" if type.dtype.is_bool else int(t))
-        return TensorData(np.array([convert(t) for t in items], dtype=None if not items else object).astype(type.dtype.numpy).reshape(shape))
+        items = self.list_items()
+        converters: dict[str, Callable[[str], Any]] = {"bool": _BOOLS.__getitem__, "float": float}
+        convert = converters.get(type.dtype.kind, int)
+        flat = np.array([convert(t) for t in items], dtype=object)
+        return TensorData(flat.astype(type.dtype.numpy).reshape(shape))
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas outside any bracket; none for blank text."""
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        if c == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+        depth += (c in "([") - (c in ")]")
+    return [p.strip() for p in (*parts, text[start:])] if text.strip() else []

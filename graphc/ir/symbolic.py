@@ -167,7 +167,7 @@ def _format(terms: Iterable[tuple[Monomial, int]]) -> str:
 def _terms(e: Dim) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(e, Expr):
         return e.terms
-    return ((((), e),) if e else ())
+    return (((), e),) if e else ()
 
 
 def _sort_key(term: tuple[Monomial, int]) -> tuple[bool, int, list[str]]:
@@ -222,9 +222,11 @@ def _matching_quotient(
     candidates: list[tuple[Dim, Dim]] = [(quotient, atom.numerator)]
     if isinstance(atom.divisor, int):
         for other in list(terms):
-            for a in other:
-                if isinstance(a, Mod) and isinstance(a.divisor, int) and a.numerator == quotient:
-                    candidates.append((_build({(a,): 1}), mod(atom.numerator, atom.divisor * a.divisor)))
+            candidates += [
+                (_build({(a,): 1}), mod(atom.numerator, atom.divisor * a.divisor))
+                for a in other
+                if isinstance(a, Mod) and isinstance(a.divisor, int) and a.numerator == quotient
+            ]
     for part, replacement in candidates:
         needed = _terms(_product(_product(part, atom.divisor), _build({rest: c})))
         if needed and all(terms.get(m) == k for m, k in needed):
@@ -257,7 +259,7 @@ def _split(e: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     rest: dict[Monomial, int] = {}
     terms = _terms(divisor)
     if len(terms) != 1:
-        return (1, 0) if e == divisor else (0, e)
+        return _split_by_sum(e, divisor)
     ((factor, k),) = terms
     for m, c in _terms(e):
         left = list(m)
@@ -271,6 +273,26 @@ def _split(e: Dim, divisor: Dim) -> tuple[Dim, Dim]:
         key = tuple(left)
         quotient[key] = quotient.get(key, 0) + q
         rest[m] = rest.get(m, 0) + r
+    return _build(quotient), _build(rest)
+
+
+def _split_by_sum(e: Dim, divisor: Dim) -> tuple[Dim, Dim]:
+    """(q, r) with e == divisor*q + r, moving the multiples of a divisor of several terms that stand whole in e."""
+    (lead, k), *_ = _terms(divisor)
+    quotient: dict[Monomial, int] = {}
+    rest = dict(_terms(e))
+    for m, c in _terms(e):
+        left = list(m)
+        try:
+            for a in lead:
+                left.remove(a)
+        except ValueError:
+            continue
+        multiple = _terms(_product(_build({tuple(left): c // k}), divisor))
+        if c % k == 0 and all(rest.get(x) == y for x, y in multiple):
+            quotient[tuple(left)] = c // k
+            for x, _ in multiple:
+                del rest[x]
     return _build(quotient), _build(rest)
 
 
@@ -470,9 +492,8 @@ def _within(r: Dim, divisor: Dim) -> bool:
 def nonnegative(e: Dim) -> bool:
     """Whether e >= 0 is provable from the symbols' ranges (sound, not complete)."""
     low = bounds(e)[0]
-    if low is not None:
-        if low >= 0:
-            return True
+    if low is not None and low >= 0:
+        return True
     if isinstance(e, int):
         return False
     for s in sorted(free_symbols(e), key=lambda s: s.name):
@@ -503,7 +524,7 @@ def _slope(e: Expr, s: Symbol) -> Dim | None:
 
 
 def linear(e: Dim, names: Iterable[str]) -> tuple[dict[str, Dim], Dim] | None:
-    """({name: coefficient}, rest) where e == sum(coefficient * name) + rest and no named symbol is elsewhere; else None."""
+    """({name: coefficient}, rest) with e == sum(coefficient * name) + rest, named symbols nowhere else; else None."""
     wanted = set(names)
     coefficients: dict[str, Dim] = {}
     rest = e

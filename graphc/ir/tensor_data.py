@@ -14,7 +14,7 @@ class TensorData:
     """A read-only, C-contiguous, native-endian array; equal where type and bytes are equal (NaN payloads included)."""
 
     def __init__(self, array: np.ndarray) -> None:
-        data = np.ascontiguousarray(array).reshape(array.shape)
+        data = np.array(array, order="C") if array.flags.writeable else np.asarray(array, order="C")
         if data.dtype.byteorder not in "=|" or not data.dtype.isnative:
             data = data.astype(data.dtype.newbyteorder("="))
         self.array = data.view()

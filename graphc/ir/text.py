@@ -5,8 +5,8 @@
       return %h
     }
 
-Symbols have the range [1, infinity) unless the `where` clause says otherwise. Constants of more than 16 elements print as
-`sha256:<digest>` and live beside the text, in `constants_of(graph)`.
+Symbols have the range [1, infinity) unless the `where` clause says otherwise. Constants of more than 16 elements print
+as `sha256:<digest>` and live beside the text, in `constants_of(graph)`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.opdef import REQUIRED
 from graphc.ir.symbolic import Dim, Symbol
 from graphc.ir.tensor_data import TensorData
 
@@ -26,7 +27,7 @@ INLINE_ELEMENTS = 16
 
 
 def print_graph(graph: Graph, *, origins: bool = True) -> str:
-    """The text of a graph, ending in a newline. Without `origins`, graphs that differ only in source layers print equally."""
+    """The text of a graph, ending in a newline. Without `origins`, graphs that differ only in these print equally."""
     return "\n".join(_graph_lines(graph, origins)) + "\n"
 
 
@@ -122,7 +123,7 @@ def _node_lines(node: Node, origins: bool) -> Iterator[str]:
 
 def _is_default(node: Node, name: str, value: Any) -> bool:
     default = node.op.attributes[name].default
-    return type(value) is type(default) and value == default
+    return default is not REQUIRED and type(value) is type(default) and _attribute(value) == _attribute(default)
 
 
 def _attribute(value: Any) -> str:
@@ -179,6 +180,6 @@ def value_text(value: Value) -> str:
 
 
 __all__ = [
-    "constants_of", "dims_text", "float_text", "operators_of", "print_graph", "print_node", "print_structure", "same_graph",
-    "value_text", "weights_of",
+    "constants_of", "dims_text", "float_text", "operators_of", "print_graph", "print_node", "print_structure",
+    "same_graph", "value_text", "weights_of",
 ]  # fmt: skip

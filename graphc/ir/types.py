@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from graphc.ir.symbolic import Dim, Expr, evaluate, free_symbols, product
+from graphc.ir.symbolic import Dim, Expr, Symbol, evaluate, free_symbols, product
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class DType:
         if self.name == "bf16":
             import ml_dtypes
 
-            return np.dtype(ml_dtypes.bfloat16)
+            bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+            return bfloat16
         return np.dtype(_NUMPY[self.name])
 
     @property
@@ -55,11 +56,14 @@ _NUMPY = {
 bool_ = DType("bool", 1, "bool")
 i8, i16, i32, i64 = (DType(f"i{n * 8}", n, "int") for n in (1, 2, 4, 8))
 u8, u16, u32, u64 = (DType(f"u{n * 8}", n, "uint") for n in (1, 2, 4, 8))
-f16, bf16, f32, f64 = DType("f16", 2, "float"), DType("bf16", 2, "float"), DType("f32", 4, "float"), DType("f64", 8, "float")
+f16, bf16, f32, f64 = (
+    DType("f16", 2, "float"),
+    DType("bf16", 2, "float"),
+    DType("f32", 4, "float"),
+    DType("f64", 8, "float"),
+)
 
-DTYPES: Mapping[str, DType] = {
-    t.name: t for t in (bool_, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)
-}
+DTYPES: Mapping[str, DType] = {t.name: t for t in (bool_, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)}
 FLOATS = (f16, bf16, f32, f64)
 INTEGERS = (i8, i16, i32, i64, u8, u16, u32, u64)
 
@@ -110,7 +114,7 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(dtype, self.shape)
 
-    def symbols(self) -> frozenset:
+    def symbols(self) -> frozenset[Symbol]:
         """Every symbol in the shape."""
         return frozenset().union(*(free_symbols(d) for d in self.shape))
 

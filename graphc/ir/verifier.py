@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from keyword import iskeyword
+
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph, Guard, Node, Use, Value
 from graphc.ir.opdef import Inference
+from graphc.ir.symbolic import Expr, Symbol, free_symbols
 from graphc.ir.text import print_node
 
 
-def verify(graph: Graph) -> None:
+def verify(graph: Graph, outer: frozenset[Symbol] = frozenset()) -> None:
     """Raises VerifyError naming node and layer where the graph breaks a rule.
 
     Checked: unique names, definitions before uses, operands from this graph, exact use lists, operand counts, complete
     attributes, stored types equal to inferred ones, every assumption of inference listed as a guard, one range per
-    symbol, symbols of results defined by inputs, and the same for every region.
+    symbol, symbols of results, attributes and guards defined by inputs, and the same for every region. `outer` are the
+    symbols of the graph around a region, which it may use.
     """
     defined: set[Value] = set()
     names: set[str] = set()
     for value in graph.inputs:
         _define(graph, value, defined, names, None)
-    known = {s for v in graph.inputs for s in v.type.symbols()}
+    known = outer | {s for v in graph.inputs for s in v.type.symbols()}
     for node in graph.nodes:
-        _verify_node(graph, node, defined)
+        _verify_node(graph, node, defined, known)
         for value in node.results:
             _define(graph, value, defined, names, node)
             new = value.type.symbols() - known
             if new and "defines_symbols" not in node.op.traits:
-                raise _error(node, f"symbol {sorted(map(str, new))[0]} of %{value.name} is defined by no input")
+                raise _error(node, f"symbol {_first(new)} of %{value.name} is defined by no input")
             known |= new
-    by_name: dict[str, object] = {}
-    for s in known:
-        if by_name.setdefault(s.name, s) != s:
-            raise VerifyError(f"symbol {s.name} has two ranges in graph @{graph.name}")
+    _verify_symbols(graph, known)
     for value in graph.outputs:
         if value not in defined:
             raise VerifyError(f"graph @{graph.name} returns %{value.name}, which it doesn't define")
@@ -43,11 +45,32 @@ def _define(graph: Graph, value: Value, defined: set[Value], names: set[str], no
         raise VerifyError(f"value name %{value.name} stands twice in graph @{graph.name}")
     if value.producer is not node:
         raise VerifyError(f"%{value.name} doesn't know the node that produces it")
+    if any(isinstance(d, int) and d < 0 for d in value.type.shape):
+        raise VerifyError(f"%{value.name} has a negative dim", seen=value.type)
     names.add(value.name)
     defined.add(value)
 
 
-def _verify_node(graph: Graph, node: Node, defined: set[Value]) -> None:
+def _verify_symbols(graph: Graph, known: frozenset[Symbol]) -> None:
+    by_name: dict[str, Symbol] = {}
+    for s in known:
+        if by_name.setdefault(s.name, s) != s:
+            raise VerifyError(f"symbol {s.name} has two ranges in graph @{graph.name}")
+        if not (s.name.isascii() and s.name.isidentifier()) or iskeyword(s.name) or s.name in ("min", "max"):
+            raise VerifyError(f"symbol name {s.name!r} in graph @{graph.name} isn't an identifier")
+        if isinstance(s.high, Expr):
+            raise VerifyError(f"symbol {s.name} in graph @{graph.name} has a symbolic bound", seen=s.high)
+    for guard in graph.guards:
+        unknown = (free_symbols(guard.left) | free_symbols(guard.right)) - known
+        if unknown:
+            raise VerifyError(f"guard {guard} of graph @{graph.name} uses {_first(unknown)}, which no input defines")
+
+
+def _first(symbols: Iterable[Symbol]) -> str:
+    return min(s.name for s in symbols)
+
+
+def _verify_node(graph: Graph, node: Node, defined: set[Value], known: frozenset[Symbol]) -> None:
     if node.graph is not graph:
         raise _error(node, f"node belongs to another graph than @{graph.name}")
     for i, value in enumerate(node.operands):
@@ -58,9 +81,14 @@ def _verify_node(graph: Graph, node: Node, defined: set[Value]) -> None:
         node.op.check_count(len(node.operands))
         if node.op.complete(node.attributes) != node.attributes:
             raise _error(node, "attributes aren't complete")
-        for attribute in node.attributes.values():
+        for name, attribute in node.attributes.items():
             if isinstance(attribute, Graph):
-                verify(attribute)
+                verify(attribute, known)
+            elif node.op.attributes[name].kind in ("dim", "dims"):
+                dims = attribute if isinstance(attribute, tuple) else (attribute,)
+                unknown = frozenset[Symbol]().union(*(free_symbols(d) for d in dims)) - known
+                if unknown and "defines_symbols" not in node.op.traits:
+                    raise _error(node, f"attribute {name} uses symbol {_first(unknown)}, which no input defines")
         types = node.op.infer(inference, [v.type for v in node.operands], node.attributes)
     except VerifyError:
         raise
@@ -83,7 +111,9 @@ def _verify_uses(graph: Graph, defined: set[Value]) -> None:
         expected[value].add(Use(graph, i))
     for value, uses in expected.items():
         if set(value.uses) != uses:
-            raise VerifyError(f"use list of %{value.name} in graph @{graph.name} is wrong", seen=str(value.uses), expected=str(uses))
+            raise VerifyError(
+                f"use list of %{value.name} in graph @{graph.name} is wrong", seen=str(value.uses), expected=str(uses)
+            )
 
 
 def _error(node: Node, what: str) -> VerifyError:
