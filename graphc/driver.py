@@ -13,7 +13,7 @@ from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Num
 from graphc.errors import GraphcError
 from graphc.executable import Executable
 from graphc.ir.graph import Graph
-from graphc.ir.text import operators_of, print_structure
+from graphc.ir.text import operators_of, print_structure, weights_of
 from graphc.ir.verifier import verify as verify_graph
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc.version import __version__
@@ -94,7 +94,9 @@ def compile_graph(graph: Graph, options: CompileOptions, passes: Sequence[str | 
             report.cached = True
             report.seconds["restore"] = time.perf_counter() - start
             return Executable(graph, segment, options, report)
-    context = PassContext(numerics=options.numerics, precision=options.precision, target=options.target, backend=found)
+    context = PassContext(
+        numerics=options.numerics, precision=options.precision, target=options.target, backend=found, weights=weights_of(graph)
+    )  # fmt: skip
     start = time.perf_counter()
     optimized, _ = graph.clone()
     manager = PassManager(resolve_passes(found.pipeline(options) if passes is None else passes), verify=options.verify)

@@ -2,28 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 
+import llvmlite.binding as llvm
+
+from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, symbol
-from graphc.lowering.lower import lower
+from graphc.ir.symbolic import Dim
 from graphc.lowering.loop_body import Body, LoopBody
-from graphc_llvm import contraction, nest
+from graphc.lowering.lower import lower
+from graphc_llvm import contraction, gemm, nest
+from graphc_llvm.cache import Cache
+from graphc_llvm.jit import compile_object
 from graphc_llvm.target import Target
-
-Emit = Callable[[Body, Target, str], "Kernel"]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """LLVM IR of one kernel (symbol `kernel_<key>`), and what calling it takes; see `program.KernelStep`."""
+    """LLVM IR of one kernel, and what a call of it takes; see `program.KernelStep`.
+
+    key: stands for the code (body, target, numerics, and the code generator itself); symbol: the function's name.
+    """
 
     key: str
+    symbol: str
     name: str
+    template: str
     text: str
-    dims: tuple[Dim, ...]
+    body: Body
+    dims: tuple[str, ...]
     work: Dim
     scratch: Dim
     flops: Dim
     bytes: Dim
+
+
+@dataclass
+class KernelMaker:
+    """Makes the kernels of one compilation; equal bodies are emitted once."""
+
+    target: Target
+    numerics: str
+
+    def __post_init__(self) -> None:
+        self.made: dict[str, Kernel] = {}
+
+    def __call__(self, node: Node) -> Kernel:
+        """The kernel of a fusion; raises UnsupportedOpError with the reason where there is none."""
+        if node.op.name != "fusion":
+            reason = "it can be part of no fused loop"
+            raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
+        body = lower(node["body"], node["kind"], kernel_name(node["body"]))
+        key = hashlib.sha256(f"{body.key()} {self.target.key} {self.numerics} {sources_digest()}".encode()).hexdigest()
+        if key not in self.made:
+            self.made[key] = self.emit(body, key)
+        return self.made[key]
+
+    def emit(self, body: Body, key: str) -> Kernel:
+        product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
+        if product is not None:
+            symbol = nest.kernel_symbol(body)
+            text = gemm.emit(product, symbol, self.target, self.numerics)
+            sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, nest.moved_bytes(body)
+            return Kernel(key, symbol, body.name, "gemm", text, body, nest.dimension_symbols(body), *sizes)
+        text = nest.emit_kernel(body, self.target, self.numerics)
+        info = nest.kernel_info(body, self.target)
+        sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
+        return Kernel(key, info.symbol, body.name, "nest", text, body, info.dims, *sizes)
+
+
+def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:
+    """The kernels' object code by key, from the cache where it is there."""
+    objects = {}
+    for k in kernels:
+        code = cached_code(k.key, cache)
+        if code is None:
+            code = compile_object(k.text, target)
+            if cache is not None:
+                cache.put(f"kernel {k.key}", code)
+        objects[k.key] = code
+    return objects
+
+
+def cached_code(key: str, cache: Cache | None) -> bytes | None:
+    """The object code of the kernel with that key, if it was compiled before."""
+    return None if cache is None else cache.get(f"kernel {key}")
+
+
+def kernel_name(body: Graph) -> str:
+    """What the kernel does, by its operators: "conv_add_max"; views aren't told."""
+    names = [n.op.name for n in body.nodes if "view" not in n.op.traits and n.op.name != "constant"]
+    short = [n.removeprefix("reduce_") for n in dict.fromkeys(names)] or [n.op.name for n in body.nodes[:1]] or ["copy"]
+    return "_".join(short[:6])
+
+
+@functools.cache
+def sources_digest() -> str:
+    """A digest of the code that makes kernels: another version of it never takes this one's kernels from the cache."""
+    h = hashlib.sha256(f"llvm {llvm.llvm_version_info}".encode())
+    for package in ("graphc_llvm", "graphc_llvm.math", "graphc.lowering"):
+        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
+            if file.name.endswith((".py", ".ll")):
+                h.update(file.name.encode() + b"\0" + file.read_bytes())
+    return h.hexdigest()

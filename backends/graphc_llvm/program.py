@@ -1,4 +1,4 @@
-"""A program as data: which kernels run, in which order, on which memory. What `schedule` makes and `instance` runs.
+"""A program as data: which kernels run, in which order, on which memory. What `assemble` makes and `instance` runs.
 
 Memory is named by `Location`s: an index into the table of base addresses, or a buffer of the arena whose offset is planned
 for given dims. The table of bases: inputs, outputs, the arena, constants, then the slices that loops move.
@@ -85,7 +85,7 @@ Step = KernelStep | CopyStep | LoopStep
 class Program:
     """Everything that one native segment is, but its code and its constants.
 
-    kernels: the kernels' cache keys; `KernelStep.kernel` is an index into them.
+    kernels: (cache key, function name) of each; `KernelStep.kernel` is an index into them.
     """
 
     inputs: tuple[TensorType, ...]
@@ -94,7 +94,7 @@ class Program:
     slices: int
     buffers: tuple[ArenaBuffer, ...]
     steps: tuple[Step, ...]
-    kernels: tuple[str, ...]
+    kernels: tuple[tuple[str, str], ...]
 
     @property
     def arena_base(self) -> int:

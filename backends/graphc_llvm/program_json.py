@@ -37,7 +37,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
             int(data["slices"]),
             tuple(ArenaBuffer(reader.dim(size), int(first), int(last)) for size, first, last in data["buffers"]),
             tuple(reader.step(s) for s in data["steps"]),
-            tuple(data["kernels"]),
+            tuple((key, name) for key, name in data["kernels"]),
         )
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("a cached program is damaged", seen=str(e)) from e

@@ -48,8 +48,9 @@ class Runner:
         self.threads = threads
         rest = iter(prepared)
         self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in code.literals]
-        symbols = [f"kernel_{key}" for key in code.program.kernels]
-        self.library: Library | None = load_objects([code.objects[k] for k in code.program.kernels], symbols) if symbols else None
+        symbols = [name for _, name in code.program.kernels]
+        objects = [code.objects[key] for key, _ in code.program.kernels]
+        self.library: Library | None = load_objects(objects, symbols) if symbols else None
         self.addresses = [self.library.address(s) for s in symbols] if self.library else []
         self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
         self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
@@ -182,7 +183,7 @@ def _report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelRepo
         return evaluate(d, dims) if isinstance(d, Expr) else d
 
     if isinstance(step, KernelStep):
-        return KernelReport(step.name, step.origin, program.kernels[step.kernel], at(step.flops), at(step.bytes))
+        return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], at(step.flops), at(step.bytes))
     if isinstance(step, LoopStep):
         inner = [_report(s, program, dims) for s in step.steps]
         trips = at(step.trips)

@@ -1,0 +1,245 @@
+"""From a fused graph to a program: kernels in order, each value's place in memory, loops for scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+from graphc.errors import Unsupported, UnsupportedOpError
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.symbolic import Dim, symbol
+from graphc.ir.tensor_data import TensorData
+from graphc_llvm.kernels import Kernel
+from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+
+MakeKernel = Callable[[Node], Kernel]
+"""The kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none."""
+
+
+@dataclass
+class Assembly:
+    """A program, its kernels in the order of `program.kernels`, and the literal arrays among its constants.
+
+    `constants[i]` is None where main's constant i comes from `prepare`.
+    """
+
+    program: Program
+    kernels: list[Kernel]
+    constants: list[TensorData | None]
+
+
+def assemble(graph: Graph, prepared: int, make_kernel: MakeKernel) -> Assembly:
+    """The program of a fused graph, whose last `prepared` inputs are constants made by `prepare`.
+
+    Raises UnsupportedOpError with every node that has no kernel.
+    """
+    return _Assembler(graph, prepared, make_kernel).run()
+
+
+@dataclass
+class _Buffer:
+    bytes: Dim
+    first: int
+    last: int
+
+
+@dataclass
+class _Assembler:
+    graph: Graph
+    prepared: int
+    make_kernel: MakeKernel
+    kernels: dict[str, tuple[int, Kernel]] = field(default_factory=dict)
+    buffers: list[_Buffer] = field(default_factory=list)
+    places: dict[Value, Location] = field(default_factory=dict)
+    constants: list[TensorData | None] = field(default_factory=list)
+    constant_bases: dict[str, int] = field(default_factory=dict)
+    problems: list[Unsupported] = field(default_factory=list)
+    slices: int = 0
+    now: int = 0
+
+    def run(self) -> Assembly:
+        graph = self.graph
+        inputs = graph.inputs[: len(graph.inputs) - self.prepared]
+        self.arena = len(inputs) + len(graph.outputs)
+        for i, value in enumerate(inputs):
+            self.places[value] = Location(i)
+        for value in graph.inputs[len(inputs) :]:
+            self.places[value] = Location(self.arena + 1 + len(self.constants))
+            self.constants.append(None)
+        outputs = self.claim_outputs(graph, [Location(len(inputs) + i) for i in range(len(graph.outputs))])
+        steps = self.nodes(graph, top=True)
+        for value, place in zip(graph.outputs, outputs, strict=True):
+            if self.places.get(value, place) != place:
+                steps.append(CopyStep(place, self.read(self.places[value]), value.type.bytes))
+        if self.problems:
+            raise UnsupportedOpError("the llvm backend", self.problems)
+        slice_base = self.arena + 1 + len(self.constants)
+        program = Program(
+            tuple(v.type for v in inputs),
+            tuple(v.type for v in graph.outputs),
+            len(self.constants),
+            self.slices,
+            tuple(ArenaBuffer(b.bytes, b.first, b.last) for b in self.buffers),
+            tuple(_resolve(s, slice_base) for s in steps),
+            tuple((key, k.symbol) for key, (_, k) in self.kernels.items()),
+        )
+        return Assembly(program, [k for _, k in self.kernels.values()], self.constants)
+
+    def claim_outputs(self, graph: Graph, wanted: list[Location]) -> list[Location]:
+        """Lets the nodes that produce outputs write them in place, each value once; the rest are copied at the end."""
+        for value, place in zip(graph.outputs, wanted, strict=True):
+            root = _root(value)
+            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
+                if not _is_scan_carry(root):
+                    self.places[root] = place
+        return wanted
+
+    def nodes(self, graph: Graph, top: bool) -> list[Step]:
+        steps: list[Step] = []
+        for node in graph.nodes:
+            if node.op.name == "constant":
+                self.places[node.result] = self.constant(node["value"])
+            elif node.op.name == "reshape":
+                self.places[node.result] = self.places[node.operands[0]]
+            elif node.op.name == "scan":
+                steps += self.scan(node)
+            else:
+                try:
+                    kernel = self.make_kernel(node)
+                except UnsupportedOpError as e:
+                    self.problems += e.unsupported
+                    for value in node.results:
+                        self.places.setdefault(value, Location(self.arena))
+                    continue
+                steps.append(self.kernel_step(node, kernel))
+            if top:
+                self.now = len(steps)
+        return steps
+
+    def kernel_step(self, node: Node, kernel: Kernel) -> KernelStep:
+        number, _ = self.kernels.setdefault(kernel.key, (len(self.kernels), kernel))
+        reads = tuple(self.read(self.places[v]) for v in node.operands)
+        writes = tuple(self.write(v) for v in node.results)
+        return KernelStep(
+            number, kernel.name, node.origin, reads + writes, self.dims(node, kernel), kernel.work, kernel.scratch, kernel.flops, kernel.bytes
+        )  # fmt: skip
+
+    def dims(self, node: Node, kernel: Kernel) -> tuple[Dim, ...]:
+        """The dimension symbols that the kernel reads."""
+        found = {s.name: s for v in (*node.operands, *node.results) for s in v.type.symbols()}
+        found |= {s.name: s for v in node["body"].values() for s in v.type.symbols()}
+        return tuple(symbol(n, found[n].low, found[n].high) for n in kernel.dims)
+
+    def read(self, place: Location) -> Location:
+        if place.buffer is not None:
+            buffer = self.buffers[place.buffer]
+            buffer.last = max(buffer.last, self.now)
+        return place
+
+    def write(self, value: Value) -> Location:
+        if value not in self.places:
+            self.places[value] = self.allocate(value.type.bytes)
+        return self.read(self.places[value])
+
+    def allocate(self, size: Dim) -> Location:
+        self.buffers.append(_Buffer(size, self.now, self.now))
+        return Location(self.arena, len(self.buffers) - 1)
+
+    def constant(self, data: TensorData) -> Location:
+        if data.digest not in self.constant_bases:
+            self.constant_bases[data.digest] = self.arena + 1 + len(self.constants)
+            self.constants.append(data)
+        return Location(self.constant_bases[data.digest])
+
+    def scan(self, node: Node) -> list[Step]:
+        body, carries, scanned = node["body"], node["carries"], node["scanned"]
+        trips = node.operands[carries].type.shape[0] if scanned else node["length"]
+        steps: list[Step] = []
+        slices: list[Slice] = []
+        for i, value in enumerate(body.inputs):
+            operand = node.operands[i]
+            if i < carries:
+                place = self.allocate(value.type.bytes)
+                steps.append(CopyStep(place, self.read(self.places[operand]), value.type.bytes))
+                self.places[value] = place
+                self.places[node.results[i]] = place
+            elif i < carries + scanned:
+                self.places[value] = self.slice(slices, self.read(self.places[operand]), value.type.bytes)
+            else:
+                self.places[value] = self.read(self.places[operand])
+        for i, value in enumerate(body.outputs[carries:], carries):
+            place = self.slice(slices, self.write(node.results[i]), value.type.bytes)
+            root = _root(value)
+            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
+                self.places[root] = place
+        first_inner = len(self.buffers)
+        inner = self.nodes(body, top=False)
+        copies = self.carry_copies(node, inner)
+        slice_places = [s.base for s in slices[scanned:]]
+        for value, base in zip(body.outputs[carries:], slice_places, strict=True):
+            if self.places[value] != Location(base):
+                inner.append(CopyStep(Location(base), self.places[value], value.type.bytes))
+        for buffer in self.buffers[first_inner:]:
+            buffer.first = buffer.last = self.now
+        steps.append(LoopStep("scan", node.origin, tuple(inner), trips, node["reverse"], tuple(slices), tuple(copies)))
+        return steps
+
+    def carry_copies(self, node: Node, inner: list[Step]) -> list[CopyStep]:
+        """The copies of new carries over old ones; a new carry that is an old one goes through memory of its own."""
+        body, carries = node["body"], node["carries"]
+        olds = {self.places[v] for v in body.inputs[:carries]}
+        copies = []
+        for old, new in zip(body.inputs[:carries], body.outputs[:carries], strict=True):
+            source = self.places[new]
+            if source == self.places[old]:
+                continue
+            if source in olds:
+                kept = self.allocate(new.type.bytes)
+                inner.append(CopyStep(kept, source, new.type.bytes))
+                source = kept
+            copies.append(CopyStep(self.places[old], source, new.type.bytes))
+        return copies
+
+    def slice(self, slices: list[Slice], source: Location, stride: Dim) -> Location:
+        """A base that moves along `source`; numbered from -1 down until the number of constants is known."""
+        self.slices += 1
+        slices.append(Slice(-self.slices, source, stride))
+        return Location(-self.slices)
+
+
+def _root(value: Value) -> Value:
+    """The value whose memory this one shares, through reshapes."""
+    while value.producer is not None and value.producer.op.name == "reshape":
+        value = value.producer.operands[0]
+    return value
+
+
+def _is_scan_carry(value: Value) -> bool:
+    producer = value.producer
+    return producer is not None and producer.op.name == "scan" and value.index < producer["carries"]
+
+
+def _resolve(step: Step, slice_base: int) -> Step:
+    """The step with slices numbered after the constants."""
+
+    def place(p: Location) -> Location:
+        return Location(slice_base - p.base - 1, p.buffer) if p.base < 0 else p
+
+    def copy(c: CopyStep) -> CopyStep:
+        return CopyStep(place(c.target), place(c.source), c.bytes)
+
+    if isinstance(step, CopyStep):
+        return copy(step)
+    if isinstance(step, KernelStep):
+        operands = tuple(map(place, step.operands))
+        return KernelStep(**{**step.__dict__, "operands": operands})
+    return LoopStep(
+        step.name,
+        step.origin,
+        tuple(_resolve(s, slice_base) for s in step.steps),
+        step.trips,
+        step.reverse,
+        tuple(Slice(slice_base - s.base - 1, place(s.source), s.stride) for s in step.slices),
+        tuple(map(copy, step.carries)),
+    )
