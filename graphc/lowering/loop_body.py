@@ -2,7 +2,9 @@
 
 A LoopBody is one nest over its axes. `parallel` axes index independent work; `reduction` axes are summed (or multiplied,
 maximized, ...) over; a `scan` axis is walked in order. Per point of the parallel axes the nest runs its statements in
-order: those that depend on reduction axes at every point of those axes, then, once the reductions are complete, the rest.
+order: those up to the last Reduce at every point of the reduction axes, then, once the reductions are complete, the rest.
+(What stands above the last Reduce and doesn't depend on the reduction axes may run once, before them. Reductions never
+feed each other, and with a scan axis all statements run at every point.)
 
     body softmax_max(%0: f32[n,768] in, %1: f32[n] out) {
       for i0 in n parallel, i1 in 768 reduction {
@@ -131,16 +133,19 @@ class Apply:
 class Reduce:
     """value = the reduction of `operand` over all reduction axes (over the scan axis up to here, for a scan).
 
-    argmax and argmin give the row-major position in the reduction axes (i64) of the first extreme; a NaN is extreme.
+    Points where the predicate fails take no part (only windows need it: padding never wins). argmax and argmin give the
+    row-major position in the reduction axes (i64) of the first extreme, -1 if no point takes part; a NaN is extreme.
     """
 
     value: str
     dtype: DType
     kind: ReduceKind
     operand: Operand
+    predicate: Predicate = ()
 
     def __str__(self) -> str:
-        return f"{self.value}: {self.dtype} = reduce {self.kind} {_operand(self.operand)}"
+        text = f"{self.value}: {self.dtype} = reduce {self.kind} {_operand(self.operand)}"
+        return text + (f" if {_predicate(self.predicate)}" if self.predicate else "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""Runs loop bodies as a backend would, for comparison with the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.interpreter import bind_dims
+from graphc.ir.graph import Graph
+from graphc.lowering.evaluate import evaluate
+from graphc.lowering.loop_body import Body
+
+TOLERANCES = {"float16": 1e-2, "bfloat16": 4e-2, "float32": 2e-6, "float64": 1e-13}
+"""Relative to the largest finite magnitude of a result: sums are taken in another order than the reference's."""
+
+
+def run_body(body: Body, graph: Graph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a body that was lowered from `graph`, into memory that held something else before."""
+    dims = bind_dims(graph, [x.shape for x in inputs])
+    outputs = [np.full(v.type.concrete(dims), 77, v.type.dtype.numpy) for v in graph.outputs]
+    evaluate(body, [*(np.array(x, order="C") for x in inputs), *outputs], dims)
+    return outputs
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Raises AssertionError unless dtype and shape are equal, and elements too: integers exactly, floats by TOLERANCES."""
+    assert actual.dtype == expected.dtype
+    tolerance = TOLERANCES.get(expected.dtype.name)
+    if tolerance is None:
+        np.testing.assert_array_equal(actual, expected)
+        return
+    wide = expected.astype(np.float64)
+    scale = float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0))
+    np.testing.assert_allclose(actual.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale)
