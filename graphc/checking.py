@@ -46,7 +46,7 @@ def sample_dims(graph: Graph, seed: int, *, smallest: bool = False) -> dict[str,
     rng = np.random.default_rng(seed)
     symbols = symbols_of_inputs(graph)
     for attempt in range(ATTEMPTS):
-        dims = {}
+        dims: dict[str, int] = {}
         for name, s in symbols.items():
             spread = 0 if smallest and attempt == 0 else 2 + attempt // 4
             high = s.low + spread if s.high is None else min(s.low + spread, evaluate(s.high, dims))
@@ -188,7 +188,7 @@ def resolve(replaced: Mapping[Value, Value], value: Value) -> Value:
 
 
 def checkers(graph: Graph, claims: Sequence[Claim], level: str, inputs: Inputs | None = None) -> list[Checker]:
-    """Reference runs to check against: one for "sample"; two for "full", and one on smallest dims where that has a value."""
+    """Reference runs to check against: one for "sample"; two for "full", and a third on smallest dims where it runs."""
     if inputs is not None:
         return [Checker(graph, inputs, claims)]
     made = [_first_that_runs(graph, claims, seed) for seed in ((1,) if level == "sample" else (1, 101))]

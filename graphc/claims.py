@@ -52,7 +52,7 @@ class Breach:
 
 
 def find_breach(claim: Claim, seen: np.ndarray, original: np.ndarray, wide: np.ndarray | None = None) -> Breach | None:
-    """Where `seen` breaks a claim to equal `original`, or None; `wide` is the original in f64 (reassociates needs it)."""
+    """Where `seen` breaks a claim about `original`, or None; `wide` is the original in f64 (reassociates needs it)."""
     if seen.dtype != original.dtype or seen.shape != original.shape:
         expected = f"{original.dtype}{list(original.shape)}"
         return Breach((), f"{seen.dtype}{list(seen.shape)}", expected)
@@ -94,7 +94,7 @@ def _identical(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _far(seen: np.ndarray, target: np.ndarray, tolerance: float, original: np.ndarray | None = None) -> np.ndarray:
-    """Where `seen` is further than `tolerance` from `target`; where that isn't finite, it may be as in either original."""
+    """Where `seen` is further than `tolerance` from `target`; where that isn't finite, it may be as in `original`."""
     s, t = seen.astype(np.float64), target.astype(np.float64)
     with np.errstate(invalid="ignore"):
         close = np.abs(s - t) <= tolerance

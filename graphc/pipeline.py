@@ -122,7 +122,7 @@ class PassManager:
         self, passes: Sequence[Pass], verify: Verify = "off", dump: Path | None = None, inputs: Inputs | None = None
     ) -> None:
         if verify not in ("off", "sample", "full"):
-            raise VerifyError("there is no such level of verification", seen=verify, expected='"off", "sample" or "full"')
+            raise VerifyError("no such level of verification", seen=verify, expected='"off", "sample" or "full"')
         self.passes = tuple(passes)
         self.verify = verify
         self.dump = dump if dump is not None else config.dump_dir()

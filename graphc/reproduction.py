@@ -71,7 +71,8 @@ def load(folder: Path) -> Reproduction:
             graph, inputs, d["pass"], d["options"], d["claim"], failure, d["numerics"], d["precision"]
         )
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ArtifactError("the reproduction can't be read", seen=f"{type(e).__name__}: {e}", expected=str(folder)) from e
+        seen = f"{type(e).__name__}: {e}"
+        raise ArtifactError("the reproduction can't be read", seen=seen, expected=str(folder)) from e
 
 
 def options_of(value: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from graphc.pipeline import PassContext
 def rewrite_regions(graph: Graph, context: PassContext, edit: Callable[[Graph, PassContext], bool]) -> bool:
     """Edits a copy of each region, innermost first, and replaces the nodes whose regions changed; whether any did.
 
-    `edit` says whether it changed the graph that it got. Regions are shared between graphs, so they aren't edited in place.
+    `edit` says whether it changed the graph that it got. Copies, since regions are shared between graphs.
     """
     changed = False
     for node in graph.nodes:

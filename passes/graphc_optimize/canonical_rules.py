@@ -197,7 +197,9 @@ CHAINS = (
 
 # Order of operands
 
-ORDERED = ("add", "mul", "eq", "ne", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor")
+ORDERED = (
+    "add", "mul", "eq", "ne", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor",
+)  # fmt: skip
 """Commutative down to the bits: max and min aren't, of zeros with different signs."""
 
 

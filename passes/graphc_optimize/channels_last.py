@@ -69,7 +69,7 @@ def _region(graph: Graph) -> dict[Node, Rule]:
 
 
 def _is_to_last(node: Node) -> bool:
-    """Whether the node is a transpose from [N, C, *spatial] to [N, *spatial, C]; for rank 3 either way looks the same."""
+    """Whether the node is a transpose from [N, C, *spatial] to [N, *spatial, C]; in rank 3 both ways look the same."""
     rank = node.results[0].type.rank
     return node.op.name == "transpose" and rank >= 3 and node["permutation"] == to_last(rank) and not _is_to_first(node)
 
@@ -103,7 +103,7 @@ def _cut(graph: Graph, rules: dict[Node, Rule]) -> list[Node]:
 
 
 def _add_value(network: nx.DiGraph, value: Value, rules: dict[Node, Rule]) -> None:
-    """Edges that are cut at the value's cost if it is made in one layout and read in the other, once however many read it."""
+    """Edges that are cut, at the value's cost, if it is made in one layout and read in the other, by however many."""
     made = _made_in(value, rules)
     readers = {_read_in(use.user, use.index, rules) for use in value.uses}
     cost = _cost(value)
@@ -139,10 +139,12 @@ def _read_in(user: Node | Graph, index: int, rules: dict[Node, Rule]) -> Node | 
 
 
 def _cost(value: Value) -> int:
-    """Bytes, scaled so that any byte outweighs all ties; next to nothing where the change of layout moves no element."""
+    """Bytes, scaled so that they outweigh all ties; next to nothing where the change of layout moves no element."""
     if _is_reshape(value):
         return 1024
-    dims = {s.name: max(s.low, min(NOMINAL, s.high if isinstance(s.high, int) else NOMINAL)) for s in value.type.symbols()}
+    dims = {}
+    for s in value.type.symbols():
+        dims[s.name] = max(s.low, min(NOMINAL, s.high if isinstance(s.high, int) else NOMINAL))
     return 1024 * max(1, evaluate(value.type.bytes, dims))
 
 

@@ -15,12 +15,15 @@ from graphc.ir.graph import Node, Value
 Port = Literal["first", "last", "own"]
 """A layout that an operand or result has for certain, or ("own") the one that its node is given."""
 
+FIRST: Port = "first"
+OWN: Port = "own"
+
 Emit = Callable[[Builder, Node, Sequence[Value]], Sequence[Value]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A node's ports, and how to emit it in "last": from operands in the layouts of their ports, to results likewise."""
+    """A node's ports, and how to emit it in "last", from operands in the layouts of their ports to results likewise."""
 
     operands: tuple[Port, ...]
     results: tuple[Port, ...]
@@ -48,9 +51,17 @@ def rule_of(node: Node) -> Rule | None:
     if rank < 3:
         return None
     if "elementwise" in node.op.traits:
-        return Rule(("own",) * len(node.operands), ("own",), _same)
+        return Rule(_own(len(node.operands)), ("own",), _same)
     make = _RULES.get(node.op.name)
     return None if make is None else make(node)
+
+
+def _own(count: int) -> tuple[Port, ...]:
+    return (OWN,) * count
+
+
+def _own_then_first(count: int) -> tuple[Port, ...]:
+    return (OWN, *((FIRST,) * (count - 1)))
 
 
 def _emit(b: Builder, node: Node, operands: Sequence[Value], **changed: Any) -> Sequence[Value]:
@@ -82,7 +93,7 @@ def _emit_convolution(b: Builder, node: Node, operands: Sequence[Value]) -> Sequ
 
 def _with_axis(node: Node) -> Rule:
     ports: tuple[Port, ...] = tuple("own" if v.type.rank >= 3 else "first" for v in node.operands)
-    return Rule(ports, ("own",) * len(node.results), _emit_axis)
+    return Rule(ports, _own(len(node.results)), _emit_axis)
 
 
 def _emit_axis(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value]:
@@ -97,7 +108,7 @@ def _per_axis(*names: str) -> Callable[[Node], Rule]:
         return _emit(b, node, operands, **{n: tuple(node[n][i] for i in order) for n in names})
 
     def make(node: Node) -> Rule:
-        return Rule(("own", *("first",) * (len(node.operands) - 1)), ("own",), emit)
+        return Rule(_own_then_first(len(node.operands)), ("own",), emit)
 
     return make
 
@@ -108,8 +119,8 @@ def _with_axes(node: Node) -> Rule | None:
     axes = tuple(moved(a, rank) for a in node["axes"])
     if list(axes) != sorted(axes):
         return None
-    ports: tuple[Port, ...] = ("own", *("first",) * (len(node.operands) - 1))
-    return Rule(ports, ("own",) * len(node.results), lambda b, n, operands: _emit(b, n, operands, axes=axes))
+    ports = _own_then_first(len(node.operands))
+    return Rule(ports, _own(len(node.results)), lambda b, n, operands: _emit(b, n, operands, axes=axes))
 
 
 def _reduction(node: Node) -> Rule | None:
@@ -120,6 +131,13 @@ def _reduction(node: Node) -> Rule | None:
     if kept != sorted(kept):
         return None
     return Rule(("own",), ("first",), lambda b, n, operands: _emit(b, n, operands, axes=axes))
+
+
+def _gather(node: Node) -> Rule | None:
+    """One of the rows along an axis for each of a list of indices."""
+    if node.operands[1].type.rank != 1:
+        return None
+    return Rule(("own", "first"), ("own",), _emit_axis)
 
 
 def _broadcast(node: Node) -> Rule | None:
@@ -150,7 +168,9 @@ _RULES: dict[str, Callable[[Node], Rule | None]] = {
     "concat": _with_axis,
     "slice": _per_axis("starts", "limits", "strides"),
     "pad": _per_axis("low", "high"),
+    "gather": _gather,
     "reverse": _with_axes,
+    "resize": _with_axes,
     "window_max": _with_axes,
     "window_sum": _with_axes,
     "max_pool": _with_axes,

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.symbolic import Dim
 from graphc.ops.convolution import ConvSpec
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc.rewrite.constants import depends_on_constants_alone
@@ -106,7 +107,7 @@ def _fold_after(b: Builder, match: Match) -> Value:
     return b.op("add", y, b.broadcast(shift, y.type.shape, (norm["axis"],)))
 
 
-def _squeezed(broadcast: Node, axis: int) -> tuple[object, ...]:
+def _squeezed(broadcast: Node, axis: int) -> tuple[Dim, ...]:
     """[C], [1] or [] for the operand of a per-channel broadcast."""
     x = broadcast.operands[0]
     return tuple(d for i, d in enumerate(x.type.shape) if broadcast["axes"][i] == axis)
@@ -127,7 +128,7 @@ def _scaled_outputs(b: Builder, layer: Node, gain: Value) -> Value:
 
 
 def _scaled_per_group(b: Builder, layer: Node, gain: Value) -> Value:
-    """The kernel times `gain` [groups * I/groups]: kernel element (o, i) by that of input channel i of the group of o."""
+    """The kernel times `gain` [groups * I/groups]: element (o, i) by that of input channel i of the group of o."""
     return b.op("mul", layer.operands[1], _per_group(b, layer, gain))
 
 

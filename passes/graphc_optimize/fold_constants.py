@@ -20,7 +20,7 @@ from graphc.rewrite.regions import rewrite_regions
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Replaces nodes that depend on constants alone by their values, where operands and results have up to `limit` bytes.
+    """Replaces nodes on constants alone by their values, where operands and results have up to `limit` bytes.
 
     Elementwise nodes on repeated numbers fold whatever their size, into one repeated number. A view of a constant that
     repeats it stays. What has no value, as a division by zero, stays, and raises when the model runs.
@@ -43,7 +43,7 @@ class FoldConstants:
             if node.graph is None:
                 continue
             if node.op.name == "constant":
-                if node.result.type.bytes <= self.limit:
+                if self._is_small(node.result):
                     known[node.result] = node["value"].array
                 continue
             if self._fold_splats(graph, node, context):
@@ -68,12 +68,16 @@ class FoldConstants:
         """The node's results, None where they can't or shouldn't be computed."""
         if "terminal" in node.op.traits or any(v not in known for v in node.operands):
             return None
-        if any(not v.type.is_static or v.type.bytes > self.limit for v in node.results):
+        if not all(self._is_small(v) for v in node.results):
             return None
         try:
             return run_node(node, [known[v] for v in node.operands], {})
         except NumericError:
             return None
+
+    def _is_small(self, value: Value) -> bool:
+        size = value.type.bytes
+        return isinstance(size, int) and size <= self.limit
 
     @staticmethod
     def _fold_splats(graph: Graph, node: Node, context: PassContext) -> bool:

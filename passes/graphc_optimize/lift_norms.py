@@ -84,7 +84,8 @@ def _check_mean(match: Match, name: str, spread: str) -> str | None:
 
 
 def _first_axis(match: Match) -> int:
-    return min(match.node("second")["axes"])
+    axes: tuple[int, ...] = match.node("second")["axes"]
+    return min(axes)
 
 
 def _check_parameters(match: Match) -> str | None:
