@@ -49,14 +49,21 @@ def _relu_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[V
 
 def _leaky_relu(b: Builder, xs: Sequence[Value], a: Mapping[str, Any]) -> Sequence[Value]:
     (x,) = xs
-    return (b.op("select", b.op("lt", x, _zeros(b, x)), mul(b, x, a["alpha"]), x),)
+    return (b.op("select", b.op("gt", x, _zeros(b, x)), x, mul(b, x, a["alpha"])),)
 
 
 def _elu(b: Builder, xs: Sequence[Value], a: Mapping[str, Any]) -> Sequence[Value]:
     (x,) = xs
-    # The minimum keeps expm1, and its derivative, finite where the other arm is chosen.
+    # The minimum keeps expm1 finite where the other arm is chosen.
     low = mul(b, b.op("expm1", b.op("min", x, _zeros(b, x))), a["alpha"])
     return (b.op("select", b.op("gt", x, _zeros(b, x)), x, low),)
+
+
+def _elu_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
+    """The cotangent where x > 0, else times alpha * exp(x)."""
+    (x,), (g,), zeros = node.operands, cotangents, _zeros(b, node.operands[0])
+    slope = mul(b, b.op("exp", b.op("min", x, zeros)), node["alpha"])
+    return (b.op("select", b.op("gt", x, zeros), g, mul(b, g, slope)),)
 
 
 def _softplus(b: Builder, xs: Sequence[Value], a: Mapping[str, Any]) -> Sequence[Value]:
@@ -133,8 +140,8 @@ OPERATORS = (
     _declare(
         "leaky_relu",
         _leaky_relu,
-        lambda x, a: np.where(x < 0, x * a["alpha"], x),
-        "alpha * x where x < 0, else x. ONNX: LeakyRelu.",
+        lambda x, a: np.where(x > 0, x, x * a["alpha"]),
+        "x where x > 0, else alpha * x; its gradient at 0 is alpha. ONNX: LeakyRelu.",
         attributes={"alpha": Attribute("float", 0.01)},
         choices=({}, {"alpha": 0.3}),
     ),
@@ -143,6 +150,7 @@ OPERATORS = (
         _elu,
         lambda x, a: np.where(x > 0, x, a["alpha"] * np.expm1(np.minimum(x, 0))),
         "x where x > 0, else alpha * (exp(x) - 1). ONNX: Elu. Source: Clevert et al., 2015.",
+        vjp=_elu_vjp,
         attributes={"alpha": Attribute("float", 1.0)},
         choices=({}, {"alpha": 0.5}),
     ),

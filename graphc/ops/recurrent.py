@@ -238,7 +238,7 @@ OPERATORS = (
 
         z, r = sigmoid(x w^T + wb + h r^T + rb); n = tanh(x wn^T + wbn + (r * h) rn^T + rbn), or with
         `linear_before_reset` tanh(x wn^T + wbn + r * (h rn^T + rbn)); h' = (1 - z) * n + z * h. x [s,b,i], w [3h,i],
-        r [3h,h], biases [3h], h0 [b,h]: all h [s,b,h] and the last. ONNX: GRU, one direction. Source: Cho et al., 2014.""",
+        r [3h,h], biases [3h], h0 [b,h]: all h [s,b,h] and the last. ONNX: GRU. Source: Cho et al., 2014.""",
     ),
     OpDef(
         name="lstm",

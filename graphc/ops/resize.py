@@ -63,9 +63,9 @@ def _coordinates(length: int, size: int, scale: float | None, transform: str) ->
 def _rounded(x: np.ndarray, rounding: str) -> np.ndarray:
     match rounding:
         case "floor":
-            return np.floor(x)
+            return np.asarray(np.floor(x))
         case "ceil":
-            return np.ceil(x)
+            return np.asarray(np.ceil(x))
         case "round_prefer_floor":
             return np.ceil(x - 0.5)
     return np.floor(x + 0.5)
