@@ -65,7 +65,7 @@ def _first(rule: Rule, node: Node, refused: dict[tuple[str, Node], str]) -> Matc
 
 
 def _apply(graph: Graph, rule: Rule, match: Match, context: PassContext) -> None:
-    builder = Builder(graph, before=match.root, origin=united_origins(match.nodes))
+    builder = Builder(graph, before=match.root, origin=united_origins(reversed(match.nodes)))
     made = rule.rewrite(builder, match)
     values: Sequence[Value] = (made,) if isinstance(made, Value) else made
     if [v.type for v in values] != [v.type for v in match.root.results]:

@@ -1,4 +1,4 @@
-"""What tests of passes share: a graph as text goes through passes, is checked against the interpreter, and is compared."""
+"""What tests of passes share: a graph as text goes through passes, and is compared with the interpreter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def run_passes() -> Run:
     inputs, besides the manager's own check of each claim.
     """
 
-    def run(source: str | Graph, *passes: Pass, tolerance: float = 1e-4, **options: object) -> tuple[Graph, PassContext]:
+    def run(
+        source: str | Graph, *passes: Pass, tolerance: float = 1e-4, **options: object
+    ) -> tuple[Graph, PassContext]:
         graph = parse_graph(dedent(source)) if isinstance(source, str) else source
         before, _ = graph.clone()
         context = PassContext(**options)  # type: ignore[arg-type]
