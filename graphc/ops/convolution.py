@@ -76,10 +76,10 @@ class ConvSpec:
         if self.groups < 1:
             raise ShapeError("groups must be positive", seen=self.groups)
 
-    def output_size(self, size: Sequence[Dim], window: Sequence[Dim]) -> tuple[Dim, ...]:
-        """The output's spatial dims for an input's and a kernel's."""
+    def output_size(self, inference: Inference, size: Sequence[Dim], window: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The output's spatial dims for an input's and a kernel's; assumes that the kernel fits."""
         return tuple(
-            sliding_size(s, k, stride, self.padding[2 * i], self.padding[2 * i + 1], dilation)
+            sliding_size(inference, s, k, stride, self.padding[2 * i], self.padding[2 * i + 1], dilation)
             for i, (s, k, stride, dilation) in enumerate(zip(size, window, self.strides, self.dilation, strict=True))
         )
 
@@ -130,7 +130,7 @@ def _conv_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[st
     batch, channels, size = _sizes(spec, types[0], "input")
     out, per_group, window = _kernel_sizes(spec, types[1])
     inference.equal(channels, per_group * spec.groups, f"input channels of {types[0]} and kernel {types[1]}")
-    return (TensorType(dtype, spec.shape(batch, out, spec.output_size(size, window))),)
+    return (TensorType(dtype, spec.shape(batch, out, spec.output_size(inference, size, window))),)
 
 
 def _input_grad_infer(
@@ -144,7 +144,7 @@ def _input_grad_infer(
     inference.equal(channels, out, f"output channels of {types[0]} and kernel {types[1]}")
     if len(a["input_size"]) != spec.spatial:
         raise ShapeError("input_size needs an entry for each spatial axis", seen=a["input_size"])
-    for have, want in zip(size, spec.output_size(a["input_size"], window), strict=True):
+    for have, want in zip(size, spec.output_size(inference, a["input_size"], window), strict=True):
         inference.equal(have, want, f"spatial dims of {types[0]} and those for input size {list(a['input_size'])}")
     return (TensorType(dtype, spec.shape(batch, per_group * spec.groups, a["input_size"])),)
 
@@ -163,7 +163,7 @@ def _weight_grad_infer(
     _check_groups(spec, out, "output")
     if len(a["kernel_size"]) != spec.spatial:
         raise ShapeError("kernel_size needs an entry for each spatial axis", seen=a["kernel_size"])
-    for have, want in zip(g_size, spec.output_size(size, a["kernel_size"]), strict=True):
+    for have, want in zip(g_size, spec.output_size(inference, size, a["kernel_size"]), strict=True):
         inference.equal(have, want, f"spatial dims of {g} and those for kernel size {list(a['kernel_size'])}")
     return (TensorType(dtype, spec.kernel_shape(out, floordiv(channels, spec.groups), a["kernel_size"])),)
 
@@ -227,7 +227,7 @@ def _conv_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tup
     padded, kernel = _pad(x, spec), _kernel_first(w, spec)
     o, per_group = kernel.shape[:2]
     size = [x.shape[i] for i in spec.spatial_axes]
-    out = concrete(spec.output_size(size, kernel.shape[2:]))
+    out = concrete(spec.output_size(Inference(), size, kernel.shape[2:]))
     n = x.shape[0]
     total = np.zeros((n, g, o // g, int(np.prod(out))), padded.dtype)
     for t, index in _tap_slices(spec, kernel.shape[2:], out):
@@ -329,7 +329,7 @@ def _cases() -> Iterator[tuple[ConvSpec, np.ndarray, np.ndarray, np.ndarray, dic
         spec = ConvSpec.from_attributes(a)
         x = uniform(*concrete(spec.shape(batch, channels, size)))
         w = uniform(*concrete(spec.kernel_shape(out, channels // spec.groups, window)), seed=1)
-        dy = uniform(*concrete(spec.shape(batch, out, spec.output_size(size, window))), seed=2)
+        dy = uniform(*concrete(spec.shape(batch, out, spec.output_size(Inference(), size, window))), seed=2)
         yield spec, x, w, dy, a
 
 

@@ -13,7 +13,7 @@ from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.opdef import Attribute, Inference, OpDef, Sample
-from graphc.ir.symbolic import Dim, bounds, evaluate, floordiv, product
+from graphc.ir.symbolic import Dim, evaluate, floordiv, product
 from graphc.ir.types import TensorType, i64
 from graphc.ops.common import NUMBERS, check_axes, check_dtype, widened
 from graphc.ops.sampling import uniform
@@ -43,13 +43,17 @@ class WindowSpec:
         if len(self.window) != len(self.axes) or min(self.window, default=1) < 1:
             raise ShapeError("a window needs one positive size for each axis", seen=self.window)
 
-    def output_shape(self, shape: Sequence[Dim]) -> tuple[Dim, ...]:
-        """The shape of the windows' positions."""
+    def output_shape(self, inference: Inference, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The shape of the windows' positions; assumes that one fits."""
         result = list(shape)
         for i, a in enumerate(self.axes):
             low, high = self.padding[2 * i : 2 * i + 2]
-            result[a] = sliding_size(shape[a], self.window[i], self.strides[i], low, high, self.dilation[i])
+            result[a] = sliding_size(inference, shape[a], self.window[i], self.strides[i], low, high, self.dilation[i])
         return tuple(result)
+
+    def positions(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """`output_shape` of an array's shape."""
+        return concrete(self.output_shape(Inference(), shape))
 
 
 def concrete(dims: Iterable[Dim]) -> tuple[int, ...]:
@@ -68,20 +72,20 @@ def check_sliding(rank: int, strides: Sequence[int], padding: Sequence[int], dil
                          seen=f"{strides}, {dilation}, {padding}")  # fmt: skip
 
 
-def sliding_size(size: Dim, window: Dim, stride: int, low: int, high: int, dilation: int) -> Dim:
-    """How many windows fit: floor((size + low + high - dilation*(window-1) - 1) / stride) + 1; ShapeError if none."""
-    room = size + low + high - (window - 1) * dilation - 1
-    most = bounds(room)[1]
-    if most is not None and most < 0:
-        raise ShapeError("the window is larger than the padded input", seen=f"{window} (dilation {dilation})",
-                         expected=f"at most {size} + {low} + {high}")  # fmt: skip
-    return floordiv(room, stride) + 1
+def sliding_size(inference: Inference, size: Dim, window: Dim, stride: int, low: int, high: int, dilation: int) -> Dim:
+    """How many windows fit: floor((size + low + high - dilation*(window-1) - 1) / stride) + 1; assumes that one does.
+
+    Raises ShapeError where provably none fits.
+    """
+    extent, padded = (window - 1) * dilation + 1, size + low + high
+    inference.at_most(extent, padded, "the window, which may not be larger than the padded input,")
+    return floordiv(padded - extent, stride) + 1
 
 
 def taps(x: np.ndarray, spec: WindowSpec, fill: Any) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """(t, view) for each position t in the window: `view` is what every window sees there, padding as `fill`."""
     pads = [(0, 0)] * x.ndim
-    out = concrete(spec.output_shape(x.shape))
+    out = spec.positions(x.shape)
     for i, a in enumerate(spec.axes):
         pads[a] = (spec.padding[2 * i], spec.padding[2 * i + 1])
     padded = np.pad(x, pads, constant_values=fill) if any(map(any, pads)) else x
@@ -97,13 +101,13 @@ def _sum_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[str
     check_dtype(types[0], NUMBERS)
     spec = WindowSpec.from_attributes(a)
     spec.check(types[0].rank)
-    return (types[0].with_shape(spec.output_shape(types[0].shape)),)
+    return (types[0].with_shape(spec.output_shape(inference, types[0].shape)),)
 
 
 def _sum_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
     (x,) = operands
     spec = WindowSpec.from_attributes(a)
-    total = np.zeros(concrete(spec.output_shape(x.shape)), x.dtype)
+    total = np.zeros(spec.positions(x.shape), x.dtype)
     for _, view in taps(x, spec, 0):
         total += view
     return (total,)
@@ -158,7 +162,7 @@ def _max_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[str
                 "window_max: padding must be smaller than the window, or a maximum over nothing is asked for",
                 seen=f"padding {spec.padding}, window {spec.window}",
             )
-    values = types[0].with_shape(spec.output_shape(types[0].shape))
+    values = types[0].with_shape(spec.output_shape(inference, types[0].shape))
     return values, values.with_dtype(i64)
 
 
@@ -174,7 +178,7 @@ def _max_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tupl
     sizes = tuple(x.shape[i] for i in spec.axes)
     shape = [x.shape[i] if i in spec.axes else 1 for i in range(x.ndim)]
     positions = np.arange(int(np.prod(sizes)), dtype=np.int64).reshape(shape)
-    out = concrete(spec.output_shape(x.shape))
+    out = spec.positions(x.shape)
     best, where = np.full(out, floor, x.dtype), np.full(out, -1, np.int64)
     for (_, values), (_, places) in zip(taps(x, spec, floor), taps(positions, spec, -1), strict=True):
         wins = (values > best) | (where < 0)

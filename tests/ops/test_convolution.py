@@ -73,6 +73,14 @@ def test_symbolic_sizes_and_their_gradients_prove_without_guards() -> None:
     assert not inference.guards
 
 
+def test_a_symbolic_size_that_may_be_too_small_is_a_guard() -> None:
+    h = symbol("h")
+    a = CONV.complete({"strides": (1,), "padding": (0, 0), "dilation": (1,)})
+    inference = Inference()
+    assert CONV.infer(inference, (tensor(f32, 1, 3, h), tensor(f32, 4, 3, 3)), a) == (tensor(f32, 1, 4, h - 2),)
+    assert [str(g) for g in inference.guards] == ["min(h, 3) == 3"]
+
+
 @pytest.mark.parametrize(
     ("attributes", "x", "w", "message"),
     [
