@@ -23,6 +23,12 @@ def transpose(nest: Nest, v: Value, demand: Demand) -> Operand:
     return nest.value(x, demand.at([at[i] for i in range(x.type.rank)]))
 
 
+def materialize(nest: Nest, v: Value, demand: Demand) -> Operand:
+    """The element itself: what the operator asks for is where the fusion ends."""
+    (x,) = _operands(v)
+    return nest.value(x, demand)
+
+
 def broadcast(nest: Nest, v: Value, demand: Demand) -> Operand:
     """The element without the axes that are new, at 0 along those that repeat."""
     (x,) = _operands(v)
@@ -87,6 +93,7 @@ def _operands(v: Value) -> tuple[Value, ...]:
 
 
 VIEWS: dict[str, Rule] = {
+    "materialize": materialize,
     "reshape": reshape,
     "transpose": transpose,
     "broadcast": broadcast,
