@@ -122,7 +122,8 @@ def _node_lines(node: Node, origins: bool) -> Iterator[str]:
 
 
 def _is_default(node: Node, name: str, value: Any) -> bool:
-    default = node.op.attributes[name].default
+    declared = node.op.attributes.get(name)  # unknown ones are printed too: the verifier shows nodes that are wrong
+    default = REQUIRED if declared is None else declared.default
     return default is not REQUIRED and type(value) is type(default) and _attribute(value) == _attribute(default)
 
 

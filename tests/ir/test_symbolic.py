@@ -1,6 +1,5 @@
 """Symbolic integers against plain Python arithmetic, over random expressions and all values in range."""
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
