@@ -3,7 +3,7 @@
     dot(x, w)  =  dot(x, unpack(pack(w)))
 
 Both halves are ordinary views: pack pads the columns to whole panels, cuts them and puts panels outermost; unpack is its
-inverse. Pack, which depends on constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then
+inverse; a `materialize` between them says that the packed form is the one in memory. Pack, which depends on constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then
 reads [n // width, k, n % width]. So the graph stays one that prints, verifies and interprets, and no operator is added.
 
 A runtime operand whose columns aren't contiguous is transposed so that they are.
@@ -92,7 +92,7 @@ class Pack:
         whole = w if count * width == columns else b.op("pad", w, zero, low=(*low, 0), high=(*low, count * width - columns))
         cut = b.reshape(whole, (*lead, count, width))
         order = (*range(outer), rank - 1, *range(outer, rank - 1), rank)
-        packed = b.transpose(cut, order)
+        packed = b.op("materialize", b.transpose(cut, order))
         joined = b.reshape(b.transpose(packed, inverse(order)), (*lead, count * width))
         if count * width == columns:
             return joined
@@ -111,7 +111,8 @@ def transpose_columns(graph: Graph, node: Node, context: PassContext) -> bool:
     attributes = dict(node.attributes)
     attributes["rhs_batch"] = tuple(range(len(batch)))
     attributes["rhs_contract"] = tuple(range(len(batch), len(batch) + len(contract)))
-    context.replace(graph, node.result, b.op("dot", x, b.transpose(w, order), **attributes))
+    columns = b.op("materialize", b.transpose(w, order))
+    context.replace(graph, node.result, b.op("dot", x, columns, **attributes))
     graph.erase(node)
     return True
 

@@ -12,8 +12,7 @@ def split_prepare(graph: Graph) -> tuple[Graph, Graph, list[TensorData]]:
     Literals (constants of one element) and what is made of them stay in main, where they are part of the code. So do
     broadcasts, which would take memory, and views of a `materialize`, which say how main reads what lies in memory.
     """
-    literal, constant = _literals(graph), _constants(graph)
-    split = _Split(graph, {v for v in constant if v not in literal})
+    split = _Split(graph, _constants(graph), _literals(graph))
     for node in graph.nodes:
         if not all(v in split.constant for v in node.results):
             for v in node.operands:
@@ -49,8 +48,8 @@ def _literals(graph: Graph) -> set[Value]:
 
 
 class _Split:
-    def __init__(self, graph: Graph, constant: set[Value]) -> None:
-        self.constant = constant
+    def __init__(self, graph: Graph, constant: set[Value], literal: set[Value]) -> None:
+        self.constant, self.literal = constant, literal
         self.main, self.prepare = Graph(graph.name), Graph("prepare")
         self.main.guards = list(graph.guards)
         self.in_main = {v: self.main.add_input(v.name, v.type) for v in graph.inputs}
@@ -64,7 +63,7 @@ class _Split:
             return
         node = v.producer
         assert node is not None
-        if node.op.name == "broadcast" or _reads_memory(v):
+        if v in self.literal or node.op.name == "broadcast" or _reads_memory(v):
             for x in node.operands:
                 self.need(x)
             Graph.copy_node(node, self.main, self.in_main)

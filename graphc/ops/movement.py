@@ -255,6 +255,11 @@ def _infer_reverse(_: Inference, types: Types, a: Attributes) -> tuple[TensorTyp
     return (types[0],)
 
 
+def _materialize_samples() -> Iterable[Sample]:
+    for shape in ((2, 3), (), (0, 2)):
+        yield Sample((_random(*shape),))
+
+
 def _reverse_samples() -> Iterable[Sample]:
     for shape, axes in (((2, 3), (1,)), ((2, 3), (0, 1)), ((3,), ()), ((), ()), ((0, 2), (0,))):
         yield Sample((_random(*shape),), {"axes": axes})
@@ -342,5 +347,15 @@ OPERATORS = (
         traits=VIEW,
         dtypes=ALL,
         doc="x with the order of elements turned around along `axes`.",
+    ),
+    OpDef(
+        name="materialize",
+        operands=("x",),
+        infer=lambda _, types, a: (types[0],),
+        reference=lambda x, a: (x[0],),
+        vjp=lambda b, node, g: (g[0],),
+        samples=_materialize_samples,
+        dtypes=ALL,
+        doc="x itself, laid out in memory in the row-major order of its shape: no view is fused through it.",
     ),
 )
