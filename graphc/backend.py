@@ -130,8 +130,9 @@ class Frontend(Protocol):
 
 @dataclass
 class CompileReport:
-    """What compilation did: one entry a pass, and the seconds of each stage."""
+    """What compilation did: one entry a pass, the rules that almost applied with reasons, and the seconds of each stage."""
 
     passes: list[dict[str, Any]] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     cached: bool = False

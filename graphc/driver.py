@@ -108,7 +108,7 @@ def compile_graph(graph: Graph, options: CompileOptions, passes: Sequence[str | 
     report.passes = [
         {"name": r.name, "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats)} for r in records
     ]
-    report.passes += [{"name": "refused", "changed": False, "seconds": 0.0, "stats": {str(r): 1}} for r in context.refusals]
+    report.refusals = [str(r) for r in context.refusals]
     if cachable:
         found.store(segment, key)
     return Executable(graph, segment, options, report)

@@ -1,0 +1,75 @@
+"""How far an executable is from the reference: against the same graph interpreted in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphc.cli.report import table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphc.executable import Executable
+    from graphc.ir.graph import Graph
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One output: the greatest difference from f64, relative to its greatest magnitude, and that of the reference itself.
+
+    `agrees` is the claim that a reassociating pass makes (`graphc.claims`): an error like the reference's own.
+    """
+
+    output: str
+    error: float
+    reference_error: float
+    agrees: bool
+    breach: str | None
+
+    def data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(executable: Executable, inputs: Mapping[str, np.ndarray], graph: Graph | None = None) -> list[Agreement]:
+    """Every output on these inputs, against `graph` (default: the executable's own)."""
+    import numpy as np
+
+    from graphc.claims import REASSOCIATES, find_breach
+    from graphc.cones import widen
+    from graphc.interpreter import interpret
+
+    graph = executable.graph if graph is None else graph
+    seen = executable.run(None, inputs)
+    own = interpret(graph, inputs)
+    floats = {v.name for v in graph.inputs if v.type.dtype.is_float}
+    wide = interpret(widen(graph), {n: x.astype(np.float64) if n in floats else x for n, x in inputs.items()})
+    found = []
+    for name, s, o, w in zip(executable.output_names, seen, own, wide, strict=True):
+        breach = find_breach(REASSOCIATES, s, o, w)
+        found.append(Agreement(name, relative(s, w), relative(o, w), breach is None, breach and f"{breach}: {breach.expected!r}"))
+    return found
+
+
+def relative(seen: np.ndarray, wide: np.ndarray) -> float:
+    """The greatest difference over the greatest magnitude, of what is finite in both."""
+    import numpy as np
+
+    s, w = seen.astype(np.float64), wide.astype(np.float64)
+    finite = np.isfinite(s) & np.isfinite(w)
+    if not finite.any():
+        return 0.0
+    greatest = float(np.abs(w[finite]).max())
+    difference = float(np.abs(s[finite] - w[finite]).max())
+    return difference / greatest if greatest else difference
+
+
+def agreement_table(rows: list[Agreement]) -> str:
+    """The agreements as lines of text."""
+    head = ("error", "reference's", "output", "")
+    return table([head, *((f"{a.error:.2e}", f"{a.reference_error:.2e}", a.output, _verdict(a)) for a in rows)], right=(0, 1))
+
+
+def _verdict(a: Agreement) -> str:
+    return "agrees" if a.agrees else f"DIFFERS: {a.breach}"

@@ -1,0 +1,57 @@
+"""`graphc verify`: does the compiled model compute what the model means?"""
+
+from __future__ import annotations
+
+import argparse
+
+from graphc.cli.agreement import agreement_table, compare
+from graphc.cli.options import add_dims, add_model, compile_options, import_graph, is_artifact, random_inputs
+from graphc.cli.report import Report, progress
+
+HELP = "check each pass, and the compiled model, against the reference in double precision"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_dims(parser)
+    parser.add_argument(
+        "--level", choices=("off", "sample", "full"), default="full",
+        help="of checking the passes: off, on one set of generated inputs, or on three (default: full)",
+    )  # fmt: skip
+    parser.add_argument("--runs", type=int, default=2, help="how many sets of inputs to run the program on (default: 2)")
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    from graphc.cli.options import executable_of
+    from graphc.driver import compile
+
+    if is_artifact(arguments):  # its graph went through no passes yet: they are checked as it is compiled again
+        loaded = executable_of(arguments)
+        options = {"backend": loaded.options.backend, "numerics": loaded.options.numerics, "target": loaded.options.target}
+        graph = loaded.graph
+    else:
+        options = compile_options(arguments)
+        graph = import_graph(arguments)
+    options |= {"cache": not arguments.no_cache, "threads": arguments.threads, "verify": arguments.level}
+    with progress(arguments, "compiling, and checking each pass"):
+        executable = compile(graph, **options)
+    agreements = []
+    first = arguments.seed
+    for seed in range(first, first + arguments.runs):
+        arguments.seed = seed
+        with progress(arguments, f"running on inputs of seed {seed}, and the reference in double precision"):
+            agreements += compare(executable, random_inputs(graph, arguments))
+    agrees = all(a.agrees for a in agreements)
+    passes = [p["name"] for p in executable.report.passes if p["changed"]]
+    data = {
+        "agrees": agrees, "level": arguments.level, "backend": executable.options.backend,
+        "passes": passes, "outputs": [a.data() for a in agreements],
+    }  # fmt: skip
+    checked = f"{len(passes)} passes that changed the graph hold their claims" if arguments.level != "off" else "passes not checked"
+    lines = [
+        f"{arguments.model} on {executable.options.backend}: {'agrees with' if agrees else 'DIFFERS from'} the reference",
+        f"passes: {checked}",
+        "outputs, error relative to their greatest magnitude:",
+        agreement_table(agreements),
+    ]
+    return Report(data, "\n".join(lines), 0 if agrees else 1)
