@@ -64,15 +64,14 @@ class KernelMaker:
 
     def emit(self, body: Body, key: str) -> Kernel:
         product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
-        if product is not None:
-            symbol = nest.kernel_symbol(body)
-            text = gemm.emit(product, symbol, self.target, self.numerics)
-            sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, nest.moved_bytes(body)
-            return Kernel(key, symbol, body.name, "gemm", text, body, nest.dimension_symbols(body), *sizes)
-        text = nest.emit_kernel(body, self.target, self.numerics)
         info = nest.kernel_info(body, self.target)
-        sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
-        return Kernel(key, info.symbol, body.name, "nest", text, body, info.dims, *sizes)
+        if product is None:
+            text = nest.emit_kernel(body, self.target, self.numerics)
+            sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
+            return Kernel(key, info.symbol, body.name, "nest", text, body, info.dims, *sizes)
+        text = gemm.emit(product, info.symbol, self.target, self.numerics)
+        sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
+        return Kernel(key, info.symbol, body.name, "gemm", text, body, info.dims, *sizes)
 
 
 def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:
