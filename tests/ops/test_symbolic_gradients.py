@@ -1,4 +1,4 @@
-"""Gradients over symbolic dims: they verify, and one graph serves several sizes with the values that static ones give."""
+"""Gradients over symbolic dims: one verified graph serves several sizes, with the values that static ones give."""
 
 from __future__ import annotations
 
