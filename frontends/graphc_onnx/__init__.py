@@ -1,1 +1,57 @@
 """ONNX models as graphc graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphc.ir.graph import Graph
+from graphc_onnx.convert import convert
+from graphc_onnx.reading import read_model
+from graphc_onnx.symbols import Symbols
+
+if TYPE_CHECKING:
+    from graphc_onnx.onnx_backend import OnnxBackend
+
+__all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "import_model"]
+
+
+def import_model(
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+) -> Graph:
+    """The graph of an ONNX model: a path, the bytes of a file, or a ModelProto.
+
+    dim_params become symbols; `dynamic` replaces dims: {"input": {0: graphc.Dim("batch", 1, 64)}}. ONNX says all that
+    `example_inputs` could. Raises UnsupportedOpError for all nodes at once that can't be taken, ModelError for a model
+    that is damaged or breaks ONNX's rules.
+    """
+    return convert(read_model(model), Symbols(dynamic))
+
+
+class OnnxFrontend:
+    """The plugin: takes paths of .onnx files and objects of the onnx package."""
+
+    def import_model(
+        self,
+        model: Any,
+        *,
+        example_inputs: Sequence[Any] | None = None,
+        dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    ) -> Graph:
+        """See `graphc_onnx.import_model`."""
+        return import_model(model, example_inputs=example_inputs, dynamic=dynamic)
+
+
+FRONTEND = OnnxFrontend()
+
+
+def __getattr__(name: str) -> Any:
+    # onnx.backend takes time to import, and only ONNX's own test suite needs it.
+    if name == "OnnxBackend":
+        from graphc_onnx.onnx_backend import OnnxBackend
+
+        return OnnxBackend
+    raise AttributeError(name)

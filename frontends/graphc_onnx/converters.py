@@ -1,0 +1,24 @@
+"""Every operator that has a conversion, by domain and name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc_onnx import (
+    convert_contraction,
+    convert_conv,
+    convert_elementwise,
+    convert_movement,
+    convert_norm,
+    convert_pool,
+    convert_reduce,
+)
+from graphc_onnx.call import Converter
+
+_FAMILIES = (
+    convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool, convert_norm,
+)  # fmt: skip
+
+CONVERTERS: Mapping[tuple[str, str], Converter] = {
+    ("", op): converter for family in _FAMILIES for op, converter in family.CONVERTERS.items()
+}
