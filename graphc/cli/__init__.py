@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import sys
 from collections.abc import Sequence
 
-from graphc.cli.report import Report
+from graphc.cli.report import Report, json_text
 from graphc.errors import GraphcError
 from graphc.version import __version__
 
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = make_parser().parse_args(arguments)
     try:
         report: Report = importlib.import_module(f"graphc.cli.{parsed.command}").run(parsed)
-        print(json.dumps(report.data, indent=2) if parsed.json else report.text)
+        print(json_text(report.data) if parsed.json else report.text)
         sys.stdout.flush()
     except GraphcError as error:
         print(f"graphc: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One output: the greatest difference from f64, relative to its greatest magnitude, and that of the reference itself.
+    """One output: its greatest difference from f64 over its greatest magnitude, and the same of the reference itself.
 
     `agrees` is the claim that a reassociating pass makes (`graphc.claims`): an error like the reference's own.
     """
@@ -48,7 +48,8 @@ def compare(executable: Executable, inputs: Mapping[str, np.ndarray], graph: Gra
     found = []
     for name, s, o, w in zip(executable.output_names, seen, own, wide, strict=True):
         breach = find_breach(REASSOCIATES, s, o, w)
-        found.append(Agreement(name, relative(s, w), relative(o, w), breach is None, breach and f"{breach}: {breach.expected!r}"))
+        told = None if breach is None else f"{breach} instead of {breach.expected!r}"
+        found.append(Agreement(name, relative(s, w), relative(o, w), breach is None, told))
     return found
 
 
@@ -68,8 +69,10 @@ def relative(seen: np.ndarray, wide: np.ndarray) -> float:
 def agreement_table(rows: list[Agreement]) -> str:
     """The agreements as lines of text."""
     head = ("error", "reference's", "output", "")
-    return table([head, *((f"{a.error:.2e}", f"{a.reference_error:.2e}", a.output, _verdict(a)) for a in rows)], right=(0, 1))
+    lines = [(f"{a.error:.2e}", f"{a.reference_error:.2e}", a.output, verdict(a)) for a in rows]
+    return table([head, *lines], right=(0, 1))
 
 
-def _verdict(a: Agreement) -> str:
+def verdict(a: Agreement) -> str:
+    """`agrees`, or the first element that doesn't."""
     return "agrees" if a.agrees else f"DIFFERS: {a.breach}"

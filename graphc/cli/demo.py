@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from graphc.cli.agreement import compare
+from graphc.cli.agreement import compare, verdict
 from graphc.cli.measure import kernel_table, kernel_times, measure
 from graphc.cli.options import add_compile_options, compile_options
 from graphc.cli.report import Report, bytes_text, progress, seconds_text
@@ -15,7 +15,7 @@ HELP = "compile a ResNet-50 with seeded weights, run it on a photograph, and com
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_compile_options(parser)
-    parser.add_argument("--model", default="resnet50", help="another of the onnx package's light models (default: resnet50)")
+    parser.add_argument("--model", default="resnet50", help="a light model of the onnx package (default: resnet50)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long to measure (default: 3)")
     parser.add_argument("--top", type=int, default=10, help="how many kernels to show (default: 10)")
@@ -72,13 +72,14 @@ def run(arguments: argparse.Namespace) -> Report:
         f"the slowest {len(kernels)} of {len(executable.kernels)} kernel calls:",
         kernel_table(kernels),
         "",
-        f"latency: median {seconds_text(latency.median)}, best {seconds_text(latency.best)} of {len(latency.seconds)} runs{rate}",
+        f"latency: median {seconds_text(latency.median)}, best {seconds_text(latency.best)} "
+        f"of {len(latency.seconds)} runs{rate}",
         f"memory:  {bytes_text(peak)} at the peak, weights included",
         f"logits:  from {logits.min():.3g} to {logits.max():.3g}, deviation {logits.std():.3g}",
     ]
     for a in agreements:
         lines.append(
             f"against the reference in double precision: error {a.error:.2e} of the greatest logit "
-            f"(the reference in single precision: {a.reference_error:.2e}): {'agrees' if a.agrees else f'DIFFERS: {a.breach}'}"
+            f"(the reference in single precision: {a.reference_error:.2e}): {verdict(a)}"
         )
     return Report(data, "\n".join(lines), 0 if agrees else 1)

@@ -13,7 +13,7 @@ HELP = "show a model's signature, operators and sizes, or its text at a stage of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--stage", help="print the text at this stage: imported, or one of the backend's; `list` names them")
+    parser.add_argument("--stage", help="print the text at this stage of compilation; `list` names the stages")
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> Report:
         lines += ["", "dynamic dims:", table([("name", "least", "greatest"), *ranges], right=(1, 2))]
     if graph.guards:
         lines += ["", "assumed, and checked at each call:", *(f"  {g}" for g in graph.guards)]
-    lines += ["", "operators:", table([("count", "operator"), *((n, op) for op, n in operators.most_common())], right=(0,))]
+    counts = [(n, op) for op, n in operators.most_common()]
+    lines += ["", "operators:", table([("count", "operator"), *counts], right=(0,))]
     return Report(data, "\n".join(lines))
 
 

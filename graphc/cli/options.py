@@ -113,7 +113,8 @@ def dims_of(graph: Graph, given: dict[str, int]) -> dict[str, int]:
     symbols = symbols_of_inputs(graph)
     unknown = sorted(set(given) - set(symbols))
     if unknown:
-        raise GraphcError("there is no such dynamic dim", seen=", ".join(unknown), expected=", ".join(symbols) or "none")
+        known = ", ".join(symbols) or "none"
+        raise GraphcError("there is no such dynamic dim", seen=", ".join(unknown), expected=known)
     return {name: given.get(name, max(s.low, 1)) for name, s in symbols.items()}
 
 

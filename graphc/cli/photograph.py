@@ -19,12 +19,12 @@ def photograph() -> np.ndarray:
     import numpy as np
 
     pixels = decode_png(resources.files("graphc.cli").joinpath("data/china.png").read_bytes())
-    scaled = (pixels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+    scaled = (pixels / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], np.float32)
 
 
 def decode_png(content: bytes) -> np.ndarray:
-    """The pixels, u8[height,width,3], of a PNG with a palette of 256 colours and unfiltered rows; ValueError for others."""
+    """The pixels, u8[height,width,3], of a PNG with a palette and unfiltered rows; ValueError for any other."""
     import numpy as np
 
     chunks: dict[bytes, bytes] = {}

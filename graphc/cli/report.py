@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,22 @@ class Report:
     data: dict[str, Any]
     text: str
     status: int = 0
+
+
+def json_text(data: Any) -> str:
+    """JSON, in which NaN and infinities, which it has no numbers for, are strings."""
+    return json.dumps(_finite(data), indent=2, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    match data:
+        case dict():
+            return {key: _finite(value) for key, value in data.items()}
+        case list() | tuple():
+            return [_finite(value) for value in data]
+        case float() if not math.isfinite(data):
+            return str(data)
+    return data
 
 
 @contextlib.contextmanager

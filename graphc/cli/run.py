@@ -89,4 +89,5 @@ def describe(array: np.ndarray) -> dict[str, Any]:
 
     wide = array.astype(np.float64)
     numbers = [float(f(wide)) for f in (np.min, np.mean, np.max)] if array.size else [float("nan")] * 3
-    return {"type": f"{array.dtype}{list(array.shape)}", **dict(zip(("least", "mean", "greatest"), numbers, strict=True))}
+    least, mean, greatest = numbers
+    return {"type": f"{array.dtype}{list(array.shape)}", "least": least, "mean": mean, "greatest": greatest}

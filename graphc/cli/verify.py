@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from graphc.cli.agreement import agreement_table, compare
-from graphc.cli.options import add_dims, add_model, compile_options, import_graph, is_artifact, random_inputs
+from graphc.cli.options import (
+    add_dims,
+    add_model,
+    compile_options,
+    executable_of,
+    import_graph,
+    is_artifact,
+    random_inputs,
+)
 from graphc.cli.report import Report, progress
 
 HELP = "check each pass, and the compiled model, against the reference in double precision"
@@ -18,17 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", choices=("off", "sample", "full"), default="full",
         help="of checking the passes: off, on one set of generated inputs, or on three (default: full)",
     )  # fmt: skip
-    parser.add_argument("--runs", type=int, default=2, help="how many sets of inputs to run the program on (default: 2)")
+    parser.add_argument("--runs", type=int, default=2, help="on how many sets of inputs to run (default: 2)")
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    from graphc.cli.options import executable_of
     from graphc.driver import compile
 
     if is_artifact(arguments):  # its graph went through no passes yet: they are checked as it is compiled again
         loaded = executable_of(arguments)
-        options = {"backend": loaded.options.backend, "numerics": loaded.options.numerics, "target": loaded.options.target}
-        graph = loaded.graph
+        graph, o = loaded.graph, loaded.options
+        options: dict[str, Any] = {"backend": o.backend, "numerics": o.numerics, "target": o.target}
     else:
         options = compile_options(arguments)
         graph = import_graph(arguments)
@@ -47,10 +55,10 @@ def run(arguments: argparse.Namespace) -> Report:
         "agrees": agrees, "level": arguments.level, "backend": executable.options.backend,
         "passes": passes, "outputs": [a.data() for a in agreements],
     }  # fmt: skip
-    checked = f"{len(passes)} passes that changed the graph hold their claims" if arguments.level != "off" else "passes not checked"
+    held = f"all claims hold, of {len(passes)} that changed the graph" if arguments.level != "off" else "not checked"
     lines = [
-        f"{arguments.model} on {executable.options.backend}: {'agrees with' if agrees else 'DIFFERS from'} the reference",
-        f"passes: {checked}",
+        f"{arguments.model} on {data['backend']} {'agrees with' if agrees else 'DIFFERS from'} the reference",
+        f"passes: {held}",
         "outputs, error relative to their greatest magnitude:",
         agreement_table(agreements),
     ]

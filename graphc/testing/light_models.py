@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 RESIDUAL = 0.3
-"""What a residual branch is multiplied by at its end, so that sums of many branches don't grow; trained scales are small too."""
+"""What a residual branch is multiplied by at its end, so that sums of many branches don't grow."""
 
 
 def names() -> list[str]:
@@ -70,13 +70,13 @@ def _values(graph: GraphProto, name: str, shape: tuple[int, ...], rng: np.random
         case (("Conv" | "Gemm"), 1):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             fan_in = shape[0] if node.op_type == "Gemm" and not transposed else int(np.prod(shape[1:]))
-            return np.sqrt(2 / fan_in, dtype=np.float32) * rng.standard_normal(shape, np.float32)
+            return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
         case "BatchNormalization", 1:
             gain = RESIDUAL if any(r.op_type == "Sum" for r, _ in _readers(graph, node.output[0])) else 1.0
             return _around(gain, shape, rng)
         case ("BatchNormalization", 4) | ("Mul", _):
             return _around(1.0, shape, rng)
-    return np.float32(0.1) * rng.standard_normal(shape, np.float32)  # biases and means
+    return rng.standard_normal(shape, np.float32) * np.float32(0.1)  # biases and means
 
 
 def _around(center: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
