@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import llvmlite.ir as ir
 
-from graphc.ir.types import DType, f32
+from graphc.ir.types import DType, f32, i64
 from graphc.lowering.loop_body import ReduceKind
-from graphc_llvm.emit import I64, binary, constant, i32, is_float, reduce_vector
+from graphc_llvm.emit import binary, constant, i32, is_float, reduce_vector
 from graphc_llvm.values import ssa_type
 
 Accumulator = list[ir.Value]
@@ -25,8 +25,12 @@ def accumulator_dtype(dtype: DType) -> DType:
     return f32 if dtype.is_float and dtype.bytes == 2 else dtype
 
 
-def start(kind: ReduceKind, dtype: DType, width: int) -> Accumulator:
-    """The identity of the reduction of values of `dtype`, in `width` lanes (a scalar where 1)."""
+def start(kind: ReduceKind, dtype: DType, width: int, partial: bool = False) -> Accumulator:
+    """The identity of the reduction of values of `dtype`, in `width` lanes (a scalar where 1).
+
+    partial: not all elements take part. Position -1 then says that none has yet. Where all do, position 0 serves: no
+    element wins over the identity only if all equal it.
+    """
     type_ = ssa_type(accumulator_dtype(dtype), width)
     match kind:
         case "sum":
@@ -37,12 +41,7 @@ def start(kind: ReduceKind, dtype: DType, width: int) -> Accumulator:
             first = [constant(type_, _lowest(dtype))]
         case "min" | "argmin":
             first = [constant(type_, _highest(dtype))]
-    return first if kind in ("max", "min") else [*first, constant(ssa_type_i64(width), 0)]
-
-
-def ssa_type_i64(width: int) -> ir.Type:
-    """i64, or a vector of it."""
-    return I64 if width == 1 else ir.VectorType(I64, width)
+    return first if kind in ("max", "min") else [*first, constant(ssa_type(i64, width), -1 if partial else 0)]
 
 
 def _lowest(dtype: DType) -> float:
@@ -60,9 +59,15 @@ def _highest(dtype: DType) -> float:
 
 
 def step(
-    b: ir.IRBuilder, kind: ReduceKind, dtype: DType, acc: Accumulator, x: ir.Value, position: ir.Value | None
+    b: ir.IRBuilder,
+    kind: ReduceKind,
+    dtype: DType,
+    acc: Accumulator,
+    x: ir.Value,
+    position: ir.Value | None = None,
+    partial: bool = False,
 ) -> Accumulator:
-    """The accumulator after one more element."""
+    """The accumulator after one more element, which in argmax and argmin has a position."""
     match kind:
         case "sum":
             return [b.fadd(acc[0], x) if is_float(x.type) else b.add(acc[0], x)]
@@ -72,7 +77,13 @@ def step(
             return [_extreme(b, kind, dtype, acc[0], x)]
     assert position is not None
     wins = _wins(b, kind, dtype, acc[0], x)
+    if partial:
+        wins = b.or_(wins, _none_yet(b, acc))
     return [b.select(wins, x, acc[0]), b.select(wins, position, acc[1])]
+
+
+def _none_yet(b: ir.IRBuilder, acc: Accumulator) -> ir.Value:
+    return b.icmp_signed("<", acc[1], constant(acc[1].type, 0))
 
 
 def _extreme(b: ir.IRBuilder, kind: str, dtype: DType, acc: ir.Value, x: ir.Value) -> ir.Value:
@@ -96,7 +107,7 @@ def _wins(b: ir.IRBuilder, kind: str, dtype: DType, acc: ir.Value, x: ir.Value) 
 def merge(b: ir.IRBuilder, kind: ReduceKind, dtype: DType, x: Accumulator, y: Accumulator) -> Accumulator:
     """Two accumulators of disjoint parts as one; in argmax and argmin the smaller position wins ties."""
     if len(x) == 1:
-        return step(b, kind, dtype, x, y[0], None)
+        return step(b, kind, dtype, x, y[0])
     wins = _wins(b, kind, dtype, x[0], y[0])
     if is_float(x[0].type):
         both_nan = b.and_(b.fcmp_unordered("uno", x[0], x[0]), b.fcmp_unordered("uno", y[0], y[0]))
@@ -104,6 +115,8 @@ def merge(b: ir.IRBuilder, kind: ReduceKind, dtype: DType, x: Accumulator, y: Ac
     else:
         tie = b.icmp_signed("==", x[0], y[0])
     wins = b.or_(wins, b.and_(tie, b.icmp_signed("<", y[1], x[1])))
+    # Without any element yet, x loses and y can't win.
+    wins = b.and_(b.or_(wins, _none_yet(b, x)), b.not_(_none_yet(b, y)))
     return [b.select(wins, y[0], x[0]), b.select(wins, y[1], x[1])]
 
 

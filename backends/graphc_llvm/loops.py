@@ -28,7 +28,7 @@ from graphc_llvm.accumulate import (
     start,
     step,
 )
-from graphc_llvm.emit import fma, splat, tail_mask
+from graphc_llvm.emit import binary, constant, fma, splat, tail_mask
 from graphc_llvm.flat_body import FlatBody, FlatLoad, FlatStore
 from graphc_llvm.index import LANE, Indexer, Placed
 from graphc_llvm.math.cast import emit_cast
@@ -210,7 +210,10 @@ class Nest:
             self.points.bind(r.value, point, self._result(r, result))
 
     def _result(self, r: Reduce, accumulator: Accumulator) -> ir.Value:
-        return emit_cast(self.ix.b, accumulator[-1], accumulator_dtype(r.dtype).name, r.dtype.name)
+        b, value = self.ix.b, accumulator[-1]
+        if len(accumulator) == 2 and r.predicate:
+            value = binary(b, "smax", value, constant(value.type, 0))  # where no element took part
+        return emit_cast(b, value, accumulator_dtype(r.dtype).name, r.dtype.name)
 
     def _operand_dtype(self, r: Reduce) -> DType:
         return self.body.definitions[r.operand].dtype if isinstance(r.operand, str) else _literal_dtype(r)
@@ -227,7 +230,7 @@ class Nest:
         return s.lanes if used else 1
 
     def _start(self, r: Reduce) -> Accumulator:
-        return start(r.kind, self._operand_dtype(r), self._width(r))
+        return start(r.kind, self._operand_dtype(r), self._width(r), bool(r.predicate))
 
     def _reduction_loops(
         self, axes: list[Axis], points: list[Point], accumulators: list[list[Accumulator]]
@@ -286,7 +289,7 @@ class Nest:
         if new is None:
             x = emit_cast(b, points.value(r.operand, dtype, point).value, dtype.name, accumulator_dtype(dtype).name)
             position = self._position(acc, point) if len(acc) == 2 else None
-            new = step(b, r.kind, dtype, acc, self._like(x, acc[0]), position)
+            new = step(b, r.kind, dtype, acc, self._like(x, acc[0]), position, bool(r.predicate))
         where, mask, _ = points.condition(r.predicate, point)
         if points.mask is not None and isinstance(acc[0].type, ir.VectorType) and self.schedule.reduces_lanes:
             mask = points.mask.value if mask is None else b.and_(mask, points.mask.value)

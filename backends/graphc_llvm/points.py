@@ -17,6 +17,7 @@ from graphc.ir.types import DType, bool_, f32
 from graphc.lowering.loop_body import Apply, Index, Operand, Predicate, Range, Reduce
 from graphc_llvm.abi import Status
 from graphc_llvm.emit import (
+    I1,
     I32,
     I64,
     PTR,
@@ -30,6 +31,7 @@ from graphc_llvm.emit import (
     load_masked,
     load_vector,
     mangle,
+    offset,
     reduce_vector,
     size_of,
     splat,
@@ -324,27 +326,17 @@ class Points:
 
     def _gather(self, name: str, element: ir.Type, a: Access) -> ir.Value:
         b, ix = self.b, self.ix
-        addresses = self._addresses(name, element, a)
+        base, indices = self.buffers[name].value, ix.vector(a.address)
         mask = a.mask if a.where is None else self._and(self.spread(a.where), a.mask)
         if size_of(element) >= 4:
-            every = constant(ir.VectorType(ir.IntType(1), ix.width), 1)
-            return gather(b, addresses, every if mask is None else mask, element)
+            return gather(b, base, indices, every_lane(ix.width) if mask is None else mask, element)
         # There is no instruction for narrow elements: read each lane, those that are off from the kernel's own zero.
-        if mask is not None:
-            zero = b.ptrtoint(self._zero(element), I64)
-            safe = b.select(mask, b.ptrtoint(addresses, ir.VectorType(I64, ix.width)), splat(b, zero, ix.width))
-            addresses = b.inttoptr(safe, ir.VectorType(PTR, ix.width))
         result: ir.Value = ir.Constant(ir.VectorType(element, ix.width), ir.Undefined)
         for k in range(ix.width):
-            result = b.insert_element(result, load(b, b.extract_element(addresses, i32(k)), element), i32(k))
+            address = offset(b, base, b.extract_element(indices, i32(k)), element)
+            where = None if mask is None else b.extract_element(mask, i32(k))
+            result = b.insert_element(result, load(b, self._guarded(address, where, element), element), i32(k))
         return result
-
-    def _addresses(self, name: str, element: ir.Type, a: Access) -> ir.Value:
-        """The address of each lane, a vector of pointers."""
-        b, ix = self.b, self.ix
-        base = splat(b, b.ptrtoint(self.buffers[name].value, I64), ix.width)
-        offsets = b.mul(ix.vector(a.address), constant(ir.VectorType(I64, ix.width), size_of(element)))
-        return b.inttoptr(b.add(base, offsets), ir.VectorType(PTR, ix.width))
 
     def _guarded(self, address: ir.Value, where: ir.Value | None, element: ir.Type) -> ir.Value:
         return address if where is None else self.b.select(where, address, self._zero(element))
@@ -400,15 +392,12 @@ class Points:
             if mask is None:
                 store_vector(b, stored, address)
             else:
-                store_masked(b, stored, address, mask)
+                store_masked(b, stored, address, mask if size_of(element) >= 4 else opaque(b, mask))
             return
         if s.combine != "set":
             raise ValueError(f"lanes combine with scattered elements of %{s.access.buffer.name}")
         stored = self._to_memory(dtype, value)
-        name = f"llvm.masked.scatter.{mangle(stored.type)}.v{ix.width}p0"
-        every = constant(ir.VectorType(ir.IntType(1), ix.width), 1)
-        arguments = [stored, self._addresses(s.access.buffer.name, element, a), i32(size_of(element))]
-        call_intrinsic(b, name, VOID, [*arguments, every if mask is None else mask])
+        scatter(b, stored, base.value, ix.vector(a.address), every_lane(ix.width) if mask is None else mask)
 
     def _write_scalar(self, s: FlatStore, dtype: DType, value: ir.Value, address: ir.Value, element: ir.Type) -> None:
         if s.combine != "set":
@@ -429,6 +418,31 @@ class Points:
             return emit_scalar_op(self.b, op, [old, new], dtype.name, numerics=self.numerics)
         wide = [emit_cast(self.b, v, dtype.name, "f32") for v in (old, new)]
         return emit_cast(self.b, emit_scalar_op(self.b, op, wide, "f32", numerics=self.numerics), "f32", dtype.name)
+
+
+def every_lane(width: int) -> ir.Value:
+    """The mask with all lanes on."""
+    return constant(ir.VectorType(I1, width), 1)
+
+
+def opaque(b: ir.IRBuilder, mask: ir.Value) -> ir.Value:
+    """The same mask, as one that LLVM doesn't know to be constant.
+
+    LLVM 22 stores too many bytes for a truncated vector under a constant mask with a single lane.
+    """
+    bits = ir.IntType(mask.type.count)
+    word = b.zext(b.bitcast(mask, bits), I64) if bits.width < 64 else b.bitcast(mask, bits)
+    hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [word], side_effect=False)
+    return b.bitcast(b.trunc(hidden, bits) if bits.width < 64 else hidden, mask.type)
+
+
+def scatter(b: ir.IRBuilder, value: ir.Value, base: ir.Value, indices: ir.Value, mask: ir.Value) -> None:
+    """Store the lanes of `value` where `mask` is on as elements `indices` of the array at `base`."""
+    pointers = ir.VectorType(PTR, indices.type.count)
+    addresses = b.gep(base, [indices], source_etype=value.type.element)
+    addresses.type = pointers  # llvmlite takes the result of any GEP for one pointer
+    name = f"llvm.masked.scatter.{mangle(value.type)}.{mangle(pointers)}"
+    call_intrinsic(b, name, VOID, [value, addresses, i32(size_of(value.type)), mask])
 
 
 def ssa_memory(dtype: DType, width: int) -> ir.Type:
