@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, symbol
+from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
 from graphc_llvm.kernels import Kernel
 from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
@@ -122,14 +122,8 @@ class _Assembler:
         reads = tuple(self.read(self.places[v]) for v in node.operands)
         writes = tuple(self.write(v) for v in node.results)
         return KernelStep(
-            number, kernel.name, node.origin, reads + writes, self.dims(node, kernel), kernel.work, kernel.scratch, kernel.flops, kernel.bytes
+            number, kernel.name, node.origin, reads + writes, kernel.dims, kernel.work, kernel.scratch, kernel.flops, kernel.bytes
         )  # fmt: skip
-
-    def dims(self, node: Node, kernel: Kernel) -> tuple[Dim, ...]:
-        """The dimension symbols that the kernel reads."""
-        found = {s.name: s for v in (*node.operands, *node.results) for s in v.type.symbols()}
-        found |= {s.name: s for v in node["body"].values() for s in v.type.symbols()}
-        return tuple(symbol(n, found[n].low, found[n].high) for n in kernel.dims)
 
     def read(self, place: Location) -> Location:
         if place.buffer is not None:
@@ -154,7 +148,7 @@ class _Assembler:
 
     def scan(self, node: Node) -> list[Step]:
         body, carries, scanned = node["body"], node["carries"], node["scanned"]
-        trips = node.operands[carries].type.shape[0] if scanned else node["length"]
+        trips = node.operands[carries].type.shape[0]
         steps: list[Step] = []
         slices: list[Slice] = []
         for i, value in enumerate(body.inputs):

@@ -57,7 +57,7 @@ class LlvmBackend:
         stages = {
             "prepare": print_graph(prepare),
             "fused": print_graph(main),
-            "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.body}" for k in kernels.values()),
+            "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.loops}" for k in kernels.values()),
         }
         compiled = Compiled(codes[1], codes[0], tuple(known.get(w.digest, w) for w in weights), stages)
         return _segment(compiled, graph, context.weights, options, target)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import llvmlite.binding as llvm
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim
+from graphc.ir.symbolic import Dim, Symbol, symbol
 from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
-from graphc_llvm import contraction, gemm, nest
+from graphc_llvm import contraction, gemm, nest, sorting
 from graphc_llvm.cache import Cache
 from graphc_llvm.jit import compile_object
 from graphc_llvm.target import Target
@@ -25,7 +25,8 @@ from graphc_llvm.target import Target
 class Kernel:
     """LLVM IR of one kernel, and what a call of it takes; see `program.KernelStep`.
 
-    key: stands for the code (body, target, numerics, and the code generator itself); symbol: the function's name.
+    key: stands for the code (body, target, numerics, and the code generator itself); symbol: the function's name;
+    loops: the text of the lowered body.
     """
 
     key: str
@@ -33,12 +34,12 @@ class Kernel:
     name: str
     template: str
     text: str
-    body: Body
-    dims: tuple[str, ...]
-    work: Dim
-    scratch: Dim
-    flops: Dim
-    bytes: Dim
+    loops: str
+    dims: tuple[Dim, ...]
+    work: Dim = 0
+    scratch: Dim = 0
+    flops: Dim = 0
+    bytes: Dim = 0
 
 
 @dataclass
@@ -53,25 +54,49 @@ class KernelMaker:
 
     def __call__(self, node: Node) -> Kernel:
         """The kernel of a fusion; raises UnsupportedOpError with the reason where there is none."""
+        if node.op.name == "sort":
+            return self.sort(node)
         if node.op.name != "fusion":
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
         body = lower(node["body"], node["kind"], kernel_name(node["body"]))
-        key = hashlib.sha256(f"{body.key()} {self.target.key} {self.numerics} {sources_digest()}".encode()).hexdigest()
+        key = self.key(body.key())
         if key not in self.made:
-            self.made[key] = self.emit(body, key)
+            self.made[key] = self.emit(body, key, {s.name: symbol(s.name, s.low, s.high) for s in _symbols(node)})
         return self.made[key]
 
-    def emit(self, body: Body, key: str) -> Kernel:
+    def sort(self, node: Node) -> Kernel:
+        """One kernel serves all shapes of a dtype."""
+        dtype, descending = node.operands[0].type.dtype, node["descending"]
+        text = f"sort {dtype} {'descending' if descending else 'ascending'}"
+        key = self.key(text)
+        symbol = f"kernel_{key[:32]}"
+        if key not in self.made:
+            self.made[key] = Kernel(key, symbol, "sort", "sort", sorting.emit(dtype, descending, symbol), text, ())
+        moved = sum((v.type.bytes for v in (*node.operands, *node.results)), 0)
+        return replace(
+            self.made[key], dims=sorting.dims(node), work=sorting.rows(node), scratch=sorting.scratch_bytes(node), bytes=moved
+        )  # fmt: skip
+
+    def key(self, text: str) -> str:
+        """What stands for the code that this compilation makes of `text`."""
+        return hashlib.sha256(f"{text} {self.target.key} {self.numerics} {sources_digest()}".encode()).hexdigest()
+
+    def emit(self, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
         product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
         info = nest.kernel_info(body, self.target)
+        dims = tuple(symbols[name] for name in info.dims)
         if product is None:
             text = nest.emit_kernel(body, self.target, self.numerics)
             sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
-            return Kernel(key, info.symbol, body.name, "nest", text, body, info.dims, *sizes)
+            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes)
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
-        return Kernel(key, info.symbol, body.name, "gemm", text, body, info.dims, *sizes)
+        return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
+
+
+def _symbols(node: Node) -> set[Symbol]:
+    return {s for v in (*node.operands, *node["body"].values()) for s in v.type.symbols()}
 
 
 def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:
