@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from graphc_onnx import (
     convert_contraction,
     convert_conv,
+    convert_creation,
     convert_elementwise,
+    convert_indexing,
     convert_movement,
     convert_norm,
     convert_pool,
+    convert_recurrent,
     convert_reduce,
 )
 from graphc_onnx.call import Converter
 
 _FAMILIES = (
     convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool, convert_norm,
+    convert_creation, convert_indexing, convert_recurrent,
 )  # fmt: skip
 
 CONVERTERS: Mapping[tuple[str, str], Converter] = {
