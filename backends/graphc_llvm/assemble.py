@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
@@ -90,9 +89,8 @@ class _Assembler:
         """Lets the nodes that produce outputs write them in place, each value once; the rest are copied at the end."""
         for value, place in zip(graph.outputs, wanted, strict=True):
             root = _root(value)
-            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
-                if not _is_scan_carry(root):
-                    self.places[root] = place
+            if _writes_where_told(root) and root not in self.places:
+                self.places[root] = place
         return wanted
 
     def nodes(self, graph: Graph, top: bool) -> list[Step]:
@@ -122,8 +120,16 @@ class _Assembler:
         reads = tuple(self.read(self.places[v]) for v in node.operands)
         writes = tuple(self.write(v) for v in node.results)
         return KernelStep(
-            number, kernel.name, node.origin, reads + writes, kernel.dims, kernel.work, kernel.scratch, kernel.flops, kernel.bytes
-        )  # fmt: skip
+            number,
+            kernel.name,
+            node.origin,
+            reads + writes,
+            kernel.dims,
+            kernel.work,
+            kernel.scratch,
+            kernel.flops,
+            kernel.bytes,
+        )
 
     def read(self, place: Location) -> Location:
         if place.buffer is not None:
@@ -165,7 +171,7 @@ class _Assembler:
         for i, value in enumerate(body.outputs[carries:], carries):
             place = self.slice(slices, self.write(node.results[i]), value.type.bytes)
             root = _root(value)
-            if root.producer is not None and root.producer.op.name != "constant" and root not in self.places:
+            if _writes_where_told(root) and root not in self.places:
                 self.places[root] = place
         first_inner = len(self.buffers)
         inner = self.nodes(body, top=False)
@@ -209,9 +215,12 @@ def _root(value: Value) -> Value:
     return value
 
 
-def _is_scan_carry(value: Value) -> bool:
+def _writes_where_told(value: Value) -> bool:
+    """Whether its producer writes it where it is told: inputs, constants and carries have places of their own."""
     producer = value.producer
-    return producer is not None and producer.op.name == "scan" and value.index < producer["carries"]
+    if producer is None or producer.op.name == "constant":
+        return False
+    return producer.op.name != "scan" or value.index >= producer["carries"]
 
 
 def _resolve(step: Step, slice_base: int) -> Step:

@@ -22,9 +22,18 @@ from graphc_llvm.target import Target, check_runs_here, parse_target
 from graphc_llvm.threads import available_threads
 
 PIPELINE = (
-    "canonicalize", "fold-constants", "lift", "fold-batch-norm", "decompose", "simplify-algebra", "channels-last", "canonicalize",
-    "fold-constants", "cse", "dce",
-)  # fmt: skip
+    "canonicalize",
+    "fold-constants",
+    "lift",
+    "fold-batch-norm",
+    "decompose",
+    "simplify-algebra",
+    "channels-last",
+    "canonicalize",
+    "fold-constants",
+    "cse",
+    "dce",
+)
 """What comes before packing, the split and fusion."""
 
 

@@ -1,8 +1,8 @@
 """Recognizes the bodies that are matrix products in disguise: dense layers, batched products, convolutions.
 
-A contraction sums A * B over its reduction axes, where B and the result are dense along one parallel axis, the `column`,
-and A doesn't depend on it. Axes that only A has are `rows`; those that neither or both have are `batch`. Reduction axes
-that predicates of A mention (a convolution's taps) are walked outside the `inner` one.
+A contraction sums A * B over its reduction axes, where B and the result are dense along one parallel axis, the
+`column`, and A doesn't depend on it. Axes that only A has are `rows`; those that neither or both have are `batch`.
+Reduction axes that predicates of A mention (a convolution's taps) are walked outside the `inner` one.
 
 The column n is cut into panels, n = width * panel + lane. B's address must be affine in panel and lane: true for a
 row-major B with any width, and for a B packed as [n // width][k][n % width] with that width alone.
@@ -11,11 +11,23 @@ row-major B with any width, and for a B packed as [n // width][k][n % width] wit
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, free_symbols, linear, product, substitute, symbol
+from graphc.ir.symbolic import Dim, Expr, FloorDiv, bounds, ceildiv, free_symbols, linear, product, substitute, symbol
 from graphc.ir.types import DType
-from graphc.lowering.loop_body import Apply, Axis, Buffer, Index, Load, LoopBody, Predicate, Reduce, Statement, Store
+from graphc.lowering.loop_body import (
+    Apply,
+    Axis,
+    Buffer,
+    Index,
+    Load,
+    LoopBody,
+    Predicate,
+    Range,
+    Reduce,
+    Statement,
+    Store,
+)
 from graphc_llvm.target import Target
 
 PANEL, LANE = "panel", "lane"
@@ -80,7 +92,52 @@ def affine(e: Dim, axes: Iterable[str]) -> Affine | None:
 
 
 def match(body: LoopBody, target: Target) -> Contraction | None:
-    """The body as a contraction that the register-tiled kernel takes, or None."""
+    """The body as a contraction that the register-tiled kernel takes, or None.
+
+    A grouped convolution's channel axis, of which A reads the group alone, is cut into groups first.
+    """
+    found = _match(body, target)
+    if found is None:
+        for axis, size in _group_sizes(body):
+            found = found or _match(split_axis(body, axis, size), target)
+    return found
+
+
+def _group_sizes(body: LoopBody) -> list[tuple[Axis, int]]:
+    """(axis, size) where an access divides a parallel axis by a size that divides its extent."""
+    found: dict[tuple[Axis, int], None] = {}
+    atoms = [a for s in body.statements for e in _expressions(s) if isinstance(e, Expr) for m, _ in e.terms for a in m]
+    for axis in body.axes_of("parallel"):
+        for a in atoms:
+            if not (isinstance(a, FloorDiv) and isinstance(a.divisor, int) and isinstance(axis.extent, int)):
+                continue
+            if _names(a.numerator) == {axis.name} and axis.extent % a.divisor == 0:
+                found[axis, a.divisor] = None
+    return list(found)
+
+
+def split_axis(body: LoopBody, axis: Axis, size: int) -> LoopBody:
+    """The same nest with `axis` as two: groups of `size`, and the place within one."""
+    assert isinstance(axis.extent, int)
+    outer, inner = Axis(f"{axis.name}o", axis.extent // size), Axis(f"{axis.name}i", size)
+    whole = symbol(outer.name, 0, axis.extent // size - 1) * size + symbol(inner.name, 0, size - 1)
+
+    def moved(e: Dim) -> Dim:
+        return substitute(e, {axis.name: whole})
+
+    def rewritten(s: Statement) -> Statement:
+        if isinstance(s, Index):
+            return replace(s, expression=moved(s.expression))
+        if isinstance(s, Load | Store):
+            predicate = tuple(Range(moved(r.expression), moved(r.low), moved(r.high)) for r in s.predicate)
+            return replace(s, index=tuple(map(moved, s.index)), predicate=predicate)
+        return s
+
+    axes = tuple(y for x in body.axes for y in ((outer, inner) if x == axis else (x,)))
+    return replace(body, axes=axes, statements=tuple(map(rewritten, body.statements)))
+
+
+def _match(body: LoopBody, target: Target) -> Contraction | None:
     reduced = {a.name for a in body.axes_of("reduction")}
     if body.sequential or not reduced or body.axes_of("scan"):
         return None
@@ -156,7 +213,9 @@ def _with_column(
     if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
         return None
     a_names = _names(a_flat) | {n for r in a.predicate for n in _names(r.expression)}
-    rows = tuple(x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in _names(b_flat))
+    rows = tuple(
+        x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in _names(b_flat)
+    )
     batch = tuple(x for x in body.axes_of("parallel") if x != column and x not in rows)
     predicated = {n for r in a.predicate for n in _names(r.expression)}
     free = [x for x in body.axes_of("reduction") if x.name not in predicated]
@@ -170,8 +229,22 @@ def _with_column(
         if b_address is not None:
             height = tile_height(count, width // target.lanes(reduce.dtype.bytes), target)
             return Contraction(
-                body, reduce.dtype, batch, rows, column, taps, inner, a, b, a_address, b_address, reduce.value, epilogue, width, height
-            )  # fmt: skip
+                body,
+                reduce.dtype,
+                batch,
+                rows,
+                column,
+                taps,
+                inner,
+                a,
+                b,
+                a_address,
+                b_address,
+                reduce.value,
+                epilogue,
+                width,
+                height,
+            )
     return None
 
 

@@ -9,9 +9,8 @@
             for k in inner block: accumulators += A[row, k] * B[k, panel lanes]
           partial sums to scratch; after the last block: epilogue, store
 
-A is read in place: one scalar a row, broadcast. B is read as whole vectors, so a packed B streams. Flops 2*M*N*K; A is read
-once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch.
-"""
+A is read in place: one scalar a row, broadcast. B is read as whole vectors, so a packed B streams. Flops 2*M*N*K; A is
+read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch."""
 
 from __future__ import annotations
 
@@ -40,7 +39,6 @@ from graphc_llvm.emit import (
     load,
     load_masked,
     load_vector,
-    local,
     offset,
     splat,
     store_masked,
@@ -217,7 +215,9 @@ class _Gemm:
         taps, depth = product(a.extent for a in c.taps), c.inner.extent
         if split.whole:
             with for_range(b, start, stop, c.tile_rows, "row") as row:
-                self.emit_tile(a_base, b_base, row, stop, (i64(0), self.dim(taps)), (i64(0), self.dim(depth)), True, True)
+                self.emit_tile(
+                    a_base, b_base, row, stop, (i64(0), self.dim(taps)), (i64(0), self.dim(depth)), True, True
+                )
             return
         tap_count, inner = self.dim(taps), self.dim(depth)
         with for_range(b, i64(0), tap_count, self.dim(split.taps), "taps") as tap:
@@ -307,8 +307,8 @@ class _Gemm:
                 following = []
                 for r in range(height):
                     x = splat(b, load(b, offset(b, pointers[r], a_at, self.element), self.element), self.lanes)
-                    for v in range(self.vectors):
-                        following.append(fma(b, x, columns[v], loop.carried[r * self.vectors + v]))
+                    sums = loop.carried[r * self.vectors : (r + 1) * self.vectors]
+                    following += [fma(b, x, y, z) for y, z in zip(columns, sums, strict=True)]
                 loop.update(following)
             outer.update(loop.results)
             self.env = saved
@@ -322,14 +322,16 @@ class _Gemm:
         b = self.b
         sums = []
         for r, v in slots:
-            old = load_vector(b, offset(b, tile, r * self.c.width + v * self.lanes, self.element), self.element, self.lanes)
+            old = load_vector(
+                b, offset(b, tile, r * self.c.width + v * self.lanes, self.element), self.element, self.lanes
+            )
             sums.append(b.select(first, zero, old))
         return sums
 
     def row_addresses(
         self, height: int, row: ir.Value, clamp: ir.Value | None
     ) -> tuple[list[ir.Value], list[list[tuple[ir.Value, Dim, Affine]]]]:
-        """For each row: its offset in A, and the parts of the predicate's expressions that rows and batch contribute."""
+        """For each row: its offset in A, and what rows and batch contribute to the predicate's expressions."""
         b, c = self.b, self.c
         offsets, conditions = [], []
         outer = (*c.batch, *c.rows)
@@ -349,7 +351,9 @@ class _Gemm:
             for condition in c.a.predicate:
                 split = affine(condition.expression, [a.name for a in c.body.axes])
                 assert split is not None
-                parts.append((self.sum(split, outer, split.constant - condition.low), condition.high - condition.low, split))
+                parts.append(
+                    (self.sum(split, outer, split.constant - condition.low), condition.high - condition.low, split)
+                )
             conditions.append(parts)
         return offsets, conditions
 
@@ -384,7 +388,9 @@ class _Gemm:
             bases = self.epilogue_bases()
             line = offset(b, tile, b.mul(r, i64(c.width)), self.element)
             for v in range(self.vectors):
-                values = {c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)}
+                values = {
+                    c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
+                }
                 self.emit_statements(values, bases, v)
         self.env = saved
 
@@ -423,7 +429,9 @@ class _Gemm:
         if not moves:
             return splat(b, self.widened(load(b, pointer, memory), s), self.lanes)
         at = offset(b, pointer, v * self.lanes, memory)
-        raw = load_vector(b, at, memory, self.lanes) if self.masks is None else load_masked(b, at, self.masks[v], memory)
+        raw = (
+            load_vector(b, at, memory, self.lanes) if self.masks is None else load_masked(b, at, self.masks[v], memory)
+        )
         return self.widened(raw, s)
 
     def widened(self, value: ir.Value, s: Load) -> ir.Value:
@@ -436,7 +444,9 @@ class _Gemm:
         b = self.b
         stored = self.c.body.buffer(s.buffer).type.dtype
         memory = ELEMENT_TYPES[stored.name]
-        value = values[s.operand] if isinstance(s.operand, str) else splat(b, ir.Constant(memory, s.operand), self.lanes)
+        value = (
+            values[s.operand] if isinstance(s.operand, str) else splat(b, ir.Constant(memory, s.operand), self.lanes)
+        )
         if stored.is_bool:
             value = b.zext(value, ir.VectorType(memory, self.lanes))
         elif stored.is_float:

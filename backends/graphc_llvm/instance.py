@@ -1,8 +1,7 @@
 """A program at given dims, ready to run: the native step table, the arena's plan, and frames for calls.
 
-An instance is immutable; what a call writes to (the arena, the table of bases) is a frame's, of which one call at a time has
-the use. Frames are kept for later calls.
-"""
+An instance is immutable; what a call writes to (the arena, the table of bases) is a frame's, of which one call at a
+time has the use. Frames are kept for later calls."""
 
 from __future__ import annotations
 
@@ -29,18 +28,30 @@ class _Step(ctypes.Structure):
     """executor.ll's %Step."""
 
     _fields_ = [
-        ("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p), ("dims", ctypes.c_void_p), ("slot_count", ctypes.c_int64),
-        ("n", ctypes.c_int64), ("scratch", ctypes.c_int64), ("threads", ctypes.c_int64), ("loop", ctypes.c_void_p),
-    ]  # fmt: skip
+        ("kernel", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("dims", ctypes.c_void_p),
+        ("slot_count", ctypes.c_int64),
+        ("n", ctypes.c_int64),
+        ("scratch", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("loop", ctypes.c_void_p),
+    ]
 
 
 class _Loop(ctypes.Structure):
     """executor.ll's %Loop."""
 
     _fields_ = [
-        ("steps", ctypes.c_void_p), ("step_count", ctypes.c_int64), ("trips", ctypes.c_int64), ("reverse", ctypes.c_int64),
-        ("slices", ctypes.c_void_p), ("slice_count", ctypes.c_int64), ("copies", ctypes.c_void_p), ("copy_count", ctypes.c_int64),
-    ]  # fmt: skip
+        ("steps", ctypes.c_void_p),
+        ("step_count", ctypes.c_int64),
+        ("trips", ctypes.c_int64),
+        ("reverse", ctypes.c_int64),
+        ("slices", ctypes.c_void_p),
+        ("slice_count", ctypes.c_int64),
+        ("copies", ctypes.c_void_p),
+        ("copy_count", ctypes.c_int64),
+    ]
 
 
 def aligned_bytes(size: int) -> np.ndarray:
@@ -122,9 +133,15 @@ class Instance:
         slices = [x for s in step.slices for x in (s.base, *self.slot(s.source), self.at(s.stride))]
         copies = [x for c in step.carries for x in (*self.slot(c.target), *self.slot(c.source), self.at(c.bytes))]
         loop = _Loop(
-            ctypes.addressof(table), len(step.steps), trips, step.reverse,
-            self.longs(slices), len(step.slices), self.longs(copies), len(step.carries),
-        )  # fmt: skip
+            ctypes.addressof(table),
+            len(step.steps),
+            trips,
+            step.reverse,
+            self.longs(slices),
+            len(step.slices),
+            self.longs(copies),
+            len(step.carries),
+        )
         self._kept.append(loop)
         return loop
 
@@ -156,9 +173,12 @@ class Instance:
         arrays = len(program.inputs) + len(program.outputs)
         arena, scratch = aligned_bytes(self.arena_bytes), aligned_bytes(self.scratch_bytes)
         context = CallContext(
-            arrays, bases=program.bases,
-            steps=ctypes.addressof(self.table), step_count=len(program.steps), scratch=scratch.ctypes.data,
-        )  # fmt: skip
+            arrays,
+            bases=program.bases,
+            steps=ctypes.addressof(self.table),
+            step_count=len(program.steps),
+            scratch=scratch.ctypes.data,
+        )
         context.bases[program.arena_base] = arena.ctypes.data
         for i, constant in enumerate(self.constants, program.first_constant):
             context.bases[i] = constant.ctypes.data
@@ -167,4 +187,3 @@ class Instance:
     def memory(self) -> MemoryReport:
         """Bytes that a call needs."""
         return MemoryReport(self.arena_bytes, sum(c.nbytes for c in self.constants), self.scratch_bytes)
-

@@ -1,4 +1,5 @@
-"""From a node of the fused graph to a kernel: lowered, emitted by the template that fits, compiled once for equal bodies."""
+"""From a node of the fused graph to a kernel: lowered, emitted by the template that fits, compiled once for equal
+bodies."""
 
 from __future__ import annotations
 
@@ -75,8 +76,12 @@ class KernelMaker:
             self.made[key] = Kernel(key, symbol, "sort", "sort", sorting.emit(dtype, descending, symbol), text, ())
         moved = sum((v.type.bytes for v in (*node.operands, *node.results)), 0)
         return replace(
-            self.made[key], dims=sorting.dims(node), work=sorting.rows(node), scratch=sorting.scratch_bytes(node), bytes=moved
-        )  # fmt: skip
+            self.made[key],
+            dims=sorting.dims(node),
+            work=sorting.rows(node),
+            scratch=sorting.scratch_bytes(node),
+            bytes=moved,
+        )
 
     def key(self, text: str) -> str:
         """What stands for the code that this compilation makes of `text`."""

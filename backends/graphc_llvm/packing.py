@@ -2,9 +2,10 @@
 
     dot(x, w)  =  dot(x, unpack(pack(w)))
 
-Both halves are ordinary views: pack pads the columns to whole panels, cuts them and puts panels outermost; unpack is its
-inverse; a `materialize` between them says that the packed form is the one in memory. Pack, which depends on constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then
-reads [n // width, k, n % width]. So the graph stays one that prints, verifies and interprets, and no operator is added.
+Both halves are ordinary views: pack pads the columns to whole panels, cuts them and puts panels outermost; unpack is
+its inverse; a `materialize` between them says that the packed form is the one in memory. Pack, which depends on
+constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then reads [n // width, k, n %
+width]. So the graph stays one that prints, verifies and interprets, and no operator is added.
 
 A runtime operand whose columns aren't contiguous is transposed so that they are.
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import ceildiv, product
+from graphc.ir.symbolic import Dim, ceildiv, product
 from graphc.ops.contraction import free_axes
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
 from graphc_llvm.contraction import panel_widths
@@ -39,30 +41,32 @@ class Pack:
                 packed += self.pack_dot(graph, node, context)
             elif node.op.name == "dot":
                 transposed += transpose_columns(graph, node, context)
+            elif node.op.name == "scan":
+                packed += self.pack_scan(graph, node, context)
             elif node.op.name == "conv" and node.operands[1] in constant:
                 packed += self.pack_conv(graph, node, context)
         return PassResult(bool(packed or transposed), {"packed": packed, "transposed": transposed})
 
     def pack_dot(self, graph: Graph, node: Node, context: PassContext) -> bool:
         x, w = node.operands
-        batch, contract = node["rhs_batch"], node["rhs_contract"]
-        free = free_axes(w.type.rank, batch, contract)
+        batch, contract, free = _rhs_axes(node)
         if len(free) != 1 or w.type.dtype.name not in ("f32", "f64") or not w.type.is_static:
             return False
         b = Builder(graph, before=node, origin=node.origin)
         rows = product(x.type.shape[i] for i in free_axes(x.type.rank, node["lhs_batch"], node["lhs_contract"]))
         order = (*batch, *contract, *free)
         panels = self.panels(b, b.transpose(w, order), rows, outer=len(batch))
-        attributes = dict(node.attributes)
-        attributes["rhs_batch"] = tuple(range(len(batch)))
-        attributes["rhs_contract"] = tuple(range(len(batch), len(batch) + len(contract)))
-        context.replace(graph, node.result, b.op("dot", x, panels, **attributes))
+        context.replace(graph, node.result, b.op("dot", x, panels, **_with_rhs_order(node)))
         graph.erase(node)
         return True
 
     def pack_conv(self, graph: Graph, node: Node, context: PassContext) -> bool:
         x, w = node.operands
-        if node["layout"] != "channels_last" or node["kernel_layout"] != "io" or w.type.dtype.name not in ("f32", "f64"):
+        if (
+            node["layout"] != "channels_last"
+            or node["kernel_layout"] != "io"
+            or w.type.dtype.name not in ("f32", "f64")
+        ):
             return False
         groups, inputs, outputs = node["groups"], w.type.shape[-2], w.type.shape[-1]
         if inputs == 1 and groups > 1:
@@ -82,37 +86,111 @@ class Pack:
         graph.erase(node)
         return True
 
-    def panels(self, b: Builder, w: Value, rows: object, outer: int) -> Value:
+    def panels(self, b: Builder, w: Value, rows: Dim, outer: int) -> Value:
         """unpack(pack(w)): w is [outer axes, sum axes, columns]; packed, the panels come after the outer axes."""
-        *lead, columns = w.type.shape
-        width = panel_widths(columns, rows, w.type.dtype, self.target)[0]  # type: ignore[arg-type]
-        count = ceildiv(columns, width)
-        rank, low = len(lead) + 1, (0,) * len(lead)
-        zero = b.scalar(0, w.type.dtype)
-        whole = w if count * width == columns else b.op("pad", w, zero, low=(*low, 0), high=(*low, count * width - columns))
-        cut = b.reshape(whole, (*lead, count, width))
-        order = (*range(outer), rank - 1, *range(outer, rank - 1), rank)
-        packed = b.op("materialize", b.transpose(cut, order))
-        joined = b.reshape(b.transpose(packed, inverse(order)), (*lead, count * width))
-        if count * width == columns:
+        form = Panels(w.type.shape, panel_widths(w.type.shape[-1], rows, w.type.dtype, self.target)[0], outer)
+        return form.unpack(b, form.pack(b, w))
+
+    def pack_scan(self, graph: Graph, node: Node, context: PassContext) -> int:
+        """Packs what a scan's body multiplies by at each step, once, outside."""
+        body, inside = node["body"].clone()
+        first_capture = node["carries"] + node["scanned"]
+        outside = dict(zip((inside[v] for v in node["body"].inputs), node.operands, strict=True))
+        before = Builder(graph, before=node, origin=node.origin)
+        captures = set(body.inputs[first_capture:])
+        packed = 0
+        for dot in [n for n in body.nodes if n.op.name == "dot" and n.operands[1] in captures]:
+            x, w = dot.operands
+            batch, contract, free = _rhs_axes(dot)
+            if len(free) != 1 or w.type.dtype.name not in ("f32", "f64"):
+                continue
+            order = (*batch, *contract, *free)
+            rows = product(x.type.shape[i] for i in free_axes(x.type.rank, dot["lhs_batch"], dot["lhs_contract"]))
+            shape = tuple(w.type.shape[i] for i in order)
+            form = Panels(shape, panel_widths(shape[-1], rows, w.type.dtype, self.target)[0], len(batch))
+            operand = form.pack(before, before.transpose(outside[w], order))
+            capture = body.add_input(f"{w.name}.packed", operand.type)
+            outside[capture] = operand
+            b = Builder(body, before=dot, origin=dot.origin)
+            new = b.op("dot", x, form.unpack(b, capture), **_with_rhs_order(dot))
+            body.replace_uses(dot.result, new)
+            body.erase(dot)
+            packed += 1
+        if not packed:
+            return 0
+        for v in [v for v in body.inputs[first_capture:] if not v.uses]:
+            body.remove_input(v)
+        results = before.ops("scan", *(outside[v] for v in body.inputs), **{**node.attributes, "body": body})
+        for old, new in zip(node.results, results, strict=True):
+            context.replace(graph, old, new)
+        graph.erase(node)
+        return packed
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How an array [outer axes, sum axes, columns] of `shape` is cut into panels of `width` columns."""
+
+    shape: tuple[Dim, ...]
+    width: int
+    outer: int
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """[outer, sum, panel, lane] to [outer, panel, sum, lane]."""
+        rank = len(self.shape)
+        return (*range(self.outer), rank - 1, *range(self.outer, rank - 1), rank)
+
+    @property
+    def columns(self) -> Dim:
+        """Columns of whole panels."""
+        return ceildiv(self.shape[-1], self.width) * self.width
+
+    def pack(self, b: Builder, w: Value) -> Value:
+        """[outer, panel, sum, lane], the columns padded with zeros, laid out in memory."""
+        *lead, columns = self.shape
+        low = (0,) * len(self.shape)
+        if self.columns != columns:
+            high = (*low[1:], self.columns - columns)
+            w = b.op("pad", w, b.scalar(0, w.type.dtype), low=low, high=high)
+        cut = b.reshape(w, (*lead, ceildiv(columns, self.width), self.width))
+        return b.op("materialize", b.transpose(cut, self.order))
+
+    def unpack(self, b: Builder, packed: Value) -> Value:
+        """The array again, as views of the packed one."""
+        *lead, columns = self.shape
+        joined = b.reshape(b.transpose(packed, inverse(self.order)), (*lead, self.columns))
+        if self.columns == columns:
             return joined
-        return b.op("slice", joined, starts=(*low, 0), limits=(*lead, columns), strides=(1,) * rank)
+        rank = len(self.shape)
+        return b.op("slice", joined, starts=(0,) * rank, limits=self.shape, strides=(1,) * rank)
+
+
+def _rhs_axes(node: Node) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    batch, contract = node["rhs_batch"], node["rhs_contract"]
+    return batch, contract, free_axes(node.operands[1].type.rank, batch, contract)
+
+
+def _with_rhs_order(node: Node) -> dict[str, Any]:
+    """The attributes of a `dot` whose right-hand side is transposed to batch, contracted, free."""
+    batch, contract, _ = _rhs_axes(node)
+    order = {
+        "rhs_batch": tuple(range(len(batch))),
+        "rhs_contract": tuple(range(len(batch), len(batch) + len(contract))),
+    }
+    return {**node.attributes, **order}
 
 
 def transpose_columns(graph: Graph, node: Node, context: PassContext) -> bool:
     """Puts the free axis of a runtime right-hand side last, so that the kernel reads whole vectors of it."""
     x, w = node.operands
-    batch, contract = node["rhs_batch"], node["rhs_contract"]
-    free = free_axes(w.type.rank, batch, contract)
+    batch, contract, free = _rhs_axes(node)
     if not free or free[-1] == w.type.rank - 1 or w.type.shape[free[-1]] == 1:
         return False
     b = Builder(graph, before=node, origin=node.origin)
     order = (*batch, *contract, *free)
-    attributes = dict(node.attributes)
-    attributes["rhs_batch"] = tuple(range(len(batch)))
-    attributes["rhs_contract"] = tuple(range(len(batch), len(batch) + len(contract)))
     columns = b.op("materialize", b.transpose(w, order))
-    context.replace(graph, node.result, b.op("dot", x, columns, **attributes))
+    context.replace(graph, node.result, b.op("dot", x, columns, **_with_rhs_order(node)))
     graph.erase(node)
     return True
 

@@ -1,8 +1,7 @@
 """A program as data: which kernels run, in which order, on which memory. What `assemble` makes and `instance` runs.
 
-Memory is named by `Location`s: an index into the table of base addresses, or a buffer of the arena whose offset is planned
-for given dims. The table of bases: inputs, outputs, the arena, constants, then the slices that loops move.
-"""
+Memory is named by `Location`s: an index into the table of base addresses, or a buffer of the arena whose offset is
+planned for given dims. The table of bases: inputs, outputs, the arena, constants, then the slices that loops move."""
 
 from __future__ import annotations
 

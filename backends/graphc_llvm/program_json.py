@@ -66,14 +66,25 @@ class _Writer:
         if isinstance(s, KernelStep):
             sizes = {k: self.dim(getattr(s, k)) for k in ("work", "scratch", "flops", "bytes")}
             dims, operands = list(map(self.dim, s.dims)), list(map(self.place, s.operands))
-            return {"kernel": s.kernel, "name": s.name, "origin": list(s.origin), "operands": operands, "dims": dims, **sizes}
+            return {
+                "kernel": s.kernel,
+                "name": s.name,
+                "origin": list(s.origin),
+                "operands": operands,
+                "dims": dims,
+                **sizes,
+            }
         if isinstance(s, CopyStep):
             return {"copy": [self.place(s.target), self.place(s.source), self.dim(s.bytes)]}
         return {
-            "loop": [self.step(x) for x in s.steps], "name": s.name, "origin": list(s.origin), "trips": self.dim(s.trips),
-            "reverse": s.reverse, "slices": [[x.base, self.place(x.source), self.dim(x.stride)] for x in s.slices],
+            "loop": [self.step(x) for x in s.steps],
+            "name": s.name,
+            "origin": list(s.origin),
+            "trips": self.dim(s.trips),
+            "reverse": s.reverse,
+            "slices": [[x.base, self.place(x.source), self.dim(x.stride)] for x in s.slices],
             "carries": [self.step(c)["copy"] for c in s.carries],
-        }  # fmt: skip
+        }
 
 
 class _Reader:

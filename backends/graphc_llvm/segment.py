@@ -33,7 +33,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Code:
-    """One program, its kernels' object code by cache key, and the literal arrays among its constants (None: prepared)."""
+    """One program, its kernels' object code by cache key, and the literal arrays among its constants.
+
+    `literals[i]` is None where constant i is prepared.
+    """
 
     program: Program
     objects: Mapping[str, bytes]
@@ -63,14 +66,21 @@ class Runner:
         if key not in self._made:
             made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
-            outputs = [ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)]
-            self._made[key] = made, Entry(runtime().library.address("run_program"), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN)
+            outputs = [
+                ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)
+            ]
+            self._made[key] = (
+                made,
+                Entry(runtime().library.address("run_program"), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN),
+            )
         return self._made[key]
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
         """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
         instance, entry = self.static if self.static is not None else self.instance(dims or {})
-        outputs = tuple([np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)])
+        outputs = tuple(
+            [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+        )
         frame = instance.take_frame()
         try:
             self.call(entry, frame, inputs, outputs)
@@ -86,12 +96,16 @@ class Runner:
             name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
             raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
         if status < 0:
-            raise ShapeError("the program's arguments don't fit its signature", seen=[f"{a.dtype}{list(a.shape)}" for a in inputs])
+            raise ShapeError(
+                "the program's arguments don't fit its signature", seen=[f"{a.dtype}{list(a.shape)}" for a in inputs]
+            )
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> list[float]:
         """Seconds of each step of one run."""
         instance, entry = self.static if self.static is not None else self.instance(dims or {})
-        outputs = tuple([np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)])
+        outputs = tuple(
+            [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+        )
         frame = instance.new_frame()
         times = (ctypes.c_int64 * max(len(self.program.steps), 1))()
         frame.context.structure.times = ctypes.addressof(times)

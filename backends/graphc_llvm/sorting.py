@@ -5,8 +5,8 @@
       for width in 1, 2, 4, ...: merge neighbouring runs of `width` positions, from one half of scratch to the other
       values[k], indices[k] = x[order[k]], order[k]
 
-Stable: of two equal elements the left run's comes first. NaN is the largest. n log n comparisons; scratch holds 2 n positions.
-"""
+Stable: of two equal elements the left run's comes first. NaN is the largest. n log n comparisons; scratch holds 2 n
+positions."""
 
 from __future__ import annotations
 
