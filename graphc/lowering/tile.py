@@ -24,10 +24,11 @@ from graphc.lowering.placement import REDUCTIONS, place, reduced_axes
 SCRATCH_ELEMENTS = 1 << 16
 """The longest row that is kept in scratch."""
 
-_DEAR = frozenset({
+DEAR = frozenset({
     "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh",
     "atanh", "erf", "sigmoid", "pow", "rem", "mod",
 })  # fmt: skip
+"""Operators that cost many times an addition."""
 
 
 def lower_tile(graph: Graph, buffers: Sequence[Buffer], name: str) -> Body:
@@ -142,7 +143,7 @@ class _Tile:
 
     def _is_dear(self, v: Value, k: int) -> bool:
         """Whether v itself is dear, or a cheap function of one dear operand alone (which then needs no place)."""
-        return v.producer is not None and v.producer.op.name in _DEAR
+        return v.producer is not None and v.producer.op.name in DEAR
 
     def _is_read_later(self, v: Value, k: int) -> bool:
         """Whether something that is computed at every point of a later nest reads v."""

@@ -1,0 +1,131 @@
+"""Fusion: nodes become kernels, in graphs that still print, verify and interpret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Node
+from graphc.ir.opdef import Inference
+from graphc.pipeline import EXACT, Claim, PassContext, PassResult
+from graphc_optimize.fuse_groups import grow
+from graphc_optimize.fuse_legality import Group, is_literal, is_source, is_view, kind_of
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Puts every node that has loops into a `fusion`, with those neighbours whose results then need no memory.
+
+    Kind "loop" is one nest: elementwise work and views, at most one level of reductions; a product (dot, convolution)
+    reads plain operands and takes elementwise work on its result. Kind "tile" is row work: reductions over the same
+    trailing axes, and what is computed from them. Reshapes at the border stay outside: they cost nothing. Bodies of scans
+    are fused too.
+    """
+
+    name: ClassVar[str] = "fuse"
+    claim: ClassVar[Claim] = EXACT
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        counts = {"loop": 0, "tile": 0}
+        self._run(graph, context, counts)
+        return PassResult(any(counts.values()), counts)
+
+    def _run(self, graph: Graph, context: PassContext, counts: dict[str, int]) -> None:
+        for node in graph.nodes:
+            if node.op.name == "scan":
+                self._fuse_region(graph, node, context, counts)
+        _one_reader_each(graph)
+        for group in grow(graph).groups():
+            inner = _without_border(group)
+            if inner is not None:
+                kind = kind_of(inner)
+                assert kind is not None, "a group stays a kernel without reshapes at its border"
+                _replace(graph, inner, kind, context)
+                counts[kind] += 1
+        for node in graph.nodes:
+            if is_literal(node) and not node.result.uses:
+                graph.erase(node)
+        graph.sort()
+
+    def _fuse_region(self, graph: Graph, node: Node, context: PassContext, counts: dict[str, int]) -> None:
+        body, _ = node["body"].clone()
+        self._run(body, PassContext(context.numerics, backend=context.backend), counts)
+        builder = Builder(graph, before=node, origin=node.origin)
+        names = node.results[0].name.split(".")[0]
+        new = builder.emit(node.op, node.operands, name=names, **{**node.attributes, "body": body})
+        for old, value in zip(node.results, new.results, strict=True):
+            context.replace(graph, old, value)
+        graph.erase(node)
+
+
+def _one_reader_each(graph: Graph) -> None:
+    """Copies views and counters so that each has one reader, which can take it in."""
+    for node in reversed(graph.nodes):
+        if not (is_view(node) or is_source(node)) or len(node.results) != 1:
+            continue
+        uses = sorted(node.result.uses, key=lambda u: isinstance(u.user, Node))
+        for use in uses[1:]:
+            copy = Graph.copy_node(node, graph, {v: v for v in node.operands}, before=node)
+            graph.replace_uses(node.result, copy.result, where=lambda u, use=use: u == use)  # type: ignore[misc]
+
+
+def _without_border(group: Group) -> Group | None:
+    """The group without reshapes of its inputs and into its outputs, which only rename memory; None if nothing is left."""
+    nodes = list(group.nodes)
+    progress = True
+    while progress:
+        progress = False
+        inside = set(nodes)
+        for node in nodes:
+            if node.op.name != "reshape":
+                continue
+            (x,) = node.operands
+            reads_memory = x.producer not in inside and not (x.producer is not None and is_literal(x.producer))
+            leaves = not any(u in inside for u in node.result.users)
+            if reads_memory or leaves:
+                nodes.remove(node)
+                progress = True
+                break
+    return Group.of(nodes) if nodes else None
+
+
+def _replace(graph: Graph, group: Group, kind: str, context: PassContext) -> None:
+    """Puts a fusion in the place of a group's nodes."""
+    body = _body(group)
+    origin = tuple(dict.fromkeys(o for n in group.nodes for o in n.origin))
+    last = group.nodes[-1]
+    builder = Builder(graph, before=last, origin=origin)
+    fusion = builder.emit("fusion", group.inputs, body=body, kind=kind)
+    names = [v.name for v in group.outputs]
+    for old, new in zip(group.outputs, fusion.results, strict=True):
+        context.replace(graph, old, new)
+    for node in reversed(group.nodes):
+        graph.erase(node)
+    for new, original in zip(fusion.results, names, strict=True):
+        if new.name != original:
+            graph.rename(new, original)
+
+
+def _body(group: Group) -> Graph:
+    """The group as a closed graph; literals are copied into it."""
+    body = Graph("body")
+    mapping = {v: body.add_input(v.name, v.type) for v in group.inputs}
+    for node in group.nodes:
+        for v in node.operands:
+            if v not in mapping:
+                assert v.producer is not None and is_literal(v.producer)
+                Graph.copy_node(v.producer, body, mapping)
+        copy = Graph.copy_node(node, body, mapping)
+        _add_guards(body, copy)
+    body.set_outputs(mapping[v] for v in group.outputs)
+    return body
+
+
+def _add_guards(body: Graph, node: Node) -> None:
+    """Lists what inference assumes about a node in the body that it is in."""
+    inference = Inference()
+    node.op.infer(inference, [v.type for v in node.operands], node.attributes)
+    body.guards += [g for g in inference.guards if g not in body.guards]
+
+
