@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
@@ -56,7 +57,7 @@ class Nest:
 
     def _inner(self, axes: Sequence[Axis], chunk: Dim | None, block: Dim | None) -> None:
         if axes:
-            with self._plain(axes[0]):
+            with self.ix.loop_over(axes[0].name, axes[0].extent):
                 self._inner(axes[1:], chunk, block)
             return
         s = self.schedule
@@ -64,9 +65,6 @@ class Nest:
             self._blocks([{}], block, lambda points: self._vectors(points, chunk, self._point))
         else:
             self._vectors([{}], chunk, lambda points: self._blocks(points, block, self._point))
-
-    def _plain(self, axis: Axis):
-        return self.ix.loop_over(axis.name, axis.extent)
 
     # Vectors.
 
@@ -104,8 +102,16 @@ class Nest:
             with self._masked(rest - i * s.lanes, rest):
                 visit([first + done + i * s.lanes + lane])
 
-    def _masked(self, remaining: Dim, rest: Dim):
-        return _Masked(self, remaining, rest)
+    @contextmanager
+    def _masked(self, remaining: Dim, rest: Dim) -> Iterator[None]:
+        """Inside, only the lanes below `remaining` are in use; all of them where `rest`, its start, is whole vectors."""
+        ix = self.ix
+        if rest % self.schedule.lanes != 0:
+            level = ix.level_of(remaining)
+            with ix.at(level):
+                self.points.mask = Placed(tail_mask(ix.b, ix.scalar(remaining), ix.width), level)
+        yield
+        self.points.mask = None
 
     # Blocks.
 
@@ -120,30 +126,44 @@ class Nest:
                 self._block(points, i, then)
 
     def _block(self, points: list[Point], i: Dim, then: Then) -> None:
-        """One block: all its points at once where it is whole and its predicates hold, else point by point."""
+        """One block: where it is whole, all its points at once, without predicates where they are known to hold."""
         s, ix = self.schedule, self.ix
         assert s.block is not None
         name, first = s.block.name, i * s.block_size
         together = [{**p, name: first + k} for k in range(s.block_size) for p in points]
-        conditions = [] if nonnegative(s.block.extent - first - s.block_size) else [
-            Range(first + s.block_size, 0, s.block.extent + 1)
-        ]  # fmt: skip
-        ranges = self._provable(points, first)
-        found = [c for c in (ix.holds(r) for r in [*conditions, *(at for _, at in ranges)]) if c is not None]
-        if not found:
+
+        def whole() -> None:
+            ranges = self._provable(points, first)
+            self._either([at for _, at in ranges], lambda: fast(frozenset(r for r, _ in ranges)), lambda: then(together))
+
+        def fast(ranges: frozenset[Range]) -> None:
+            self.points.inside = (ix.level, ranges)
             then(together)
-            return
-        condition = found[0].value
-        for c in found[1:]:
-            condition = ix.b.and_(condition, c.value)
-        entry = ix.b.block
-        with ix.b.if_else(condition) as (fast, general):
-            with fast, ix.scope(entry):
-                self.points.inside = (ix.level, frozenset(r for r, _ in ranges))
-                then(together)
-                self.points.inside = None
-            with general, ix.scope(entry), ix.loop(minimum(s.block_size, s.block.extent - first), "one") as k:
+            self.points.inside = None
+
+        def part() -> None:
+            with ix.loop(minimum(s.block_size, s.block.extent - first), "one") as k:
                 then([{**p, name: first + k} for p in points])
+
+        fits = Range(first + s.block_size, 0, s.block.extent + 1)
+        self._either([fits], whole, part)
+
+    def _either(self, ranges: list[Range], yes: Callable[[], None], no: Callable[[], None]) -> None:
+        """`yes` where all ranges hold, else `no`; no branch where that is known now."""
+        b, ix = self.ix.b, self.ix
+        found = [c.value for c in map(ix.holds, ranges) if c is not None]
+        if not found:
+            yes()
+            return
+        condition = found[0]
+        for c in found[1:]:
+            condition = b.and_(condition, c)
+        entry = b.block
+        with b.if_else(condition) as (then, otherwise):
+            with then, ix.scope(entry):
+                yes()
+            with otherwise, ix.scope(entry):
+                no()
 
     def _provable(self, points: list[Point], first: Dim) -> list[tuple[Range, Range]]:
         """(range of a predicate, a range that implies it for the whole block and all reduction points)."""
@@ -342,24 +362,6 @@ class Nest:
             return current
 
         walk(axes, shape)
-
-
-class _Masked:
-    """While it is entered, the lanes below `remaining` are in use; all of them where `rest` is whole vectors."""
-
-    def __init__(self, nest: Nest, remaining: Dim, rest: Dim) -> None:
-        self.nest, self.remaining = nest, remaining
-        self.whole = rest % nest.schedule.lanes == 0
-
-    def __enter__(self) -> None:
-        if not self.whole:
-            ix = self.nest.ix
-            level = ix.level_of(self.remaining)
-            with ix.at(level):
-                self.nest.points.mask = Placed(tail_mask(ix.b, ix.scalar(self.remaining), ix.width), level)
-
-    def __exit__(self, *error: object) -> None:
-        self.nest.points.mask = None
 
 
 def _static(a: Axis) -> int:

@@ -9,7 +9,8 @@ access assumes more than its element's alignment.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
@@ -170,45 +171,30 @@ class _Kernel:
         with self._items([a.extent for a in body.axes]) as indices:
             for axis, index in zip(body.axes, indices, strict=True):
                 self.ix.symbols[axis.name] = Placed(index, self.ix.level)
-            for loop in body.loops:
+            for number, loop in enumerate(body.loops):
                 flat = flatten(LoopBody(loop.name, body.buffers, loop.axes, loop.statements, loop.sequential))
                 with self.ix.barrier():
-                    self._nest(flat, schedule(flat, self.target, whole=True), None, None)
+                    self._nest(flat, schedule(flat, self.target, whole=True), None, None, number)
 
-    def _nest(self, flat: FlatBody, s: Schedule, chunk: Dim | None, block: Dim | None) -> None:
+    def _nest(self, flat: FlatBody, s: Schedule, chunk: Dim | None, block: Dim | None, number: int = 0) -> None:
         self.ix.width = s.lanes
         accesses = [x.access for x in flat.statements if isinstance(x, FlatLoad | FlatStore)]
         written = frozenset(a.buffer.name for a in accesses if a.buffer.access != "in")
-        points = Points(self.ix, flat, self.buffers, self.status, self.numerics, written, self.ix.level)
+        points = Points(self.ix, flat, self.buffers, self.status, self.numerics, number, written, self.ix.level)
         Nest(self.ix, points, flat, s, self.target.fma).run(chunk, block)
 
-    def _items(self, counts: Sequence[Dim]):
-        return _Items(self, counts)
-
-
-class _Items:
-    """The loop over work items; entered, it gives the index along each of the counted axes."""
-
-    def __init__(self, kernel: _Kernel, counts: Sequence[Dim]) -> None:
-        self.kernel, self.counts = kernel, counts
-
-    def __enter__(self) -> list[ir.Value]:
-        kernel, b, ix = self.kernel, self.kernel.b, self.kernel.ix
-        sizes = [ix.scalar(c) for c in self.counts]
+    @contextmanager
+    def _items(self, counts: Sequence[Dim]) -> Iterator[list[ir.Value]]:
+        """The loop over work items; gives the index along each of the counted axes, outermost first."""
+        b, ix = self.b, self.ix
+        sizes = [ix.scalar(c) for c in counts]
         entry = b.block
-        self._loop = for_range(b, kernel.begin, kernel.end, name="item")
-        rest = self._loop.__enter__()
-        self._scope = ix.scope(entry)
-        self._scope.__enter__()
-        indices: list[ir.Value] = []
-        for size in reversed(sizes[1:]):
-            indices.insert(0, b.urem(rest, size))
-            rest = b.udiv(rest, size)
-        return [rest, *indices] if sizes else []
-
-    def __exit__(self, *error: object) -> None:
-        self._scope.__exit__(None, None, None)
-        self._loop.__exit__(None, None, None)
+        with for_range(b, self.begin, self.end, name="item") as rest, ix.scope(entry):
+            indices: list[ir.Value] = []
+            for size in reversed(sizes[1:]):
+                indices.insert(0, b.urem(rest, size))
+                rest = b.udiv(rest, size)
+            yield [rest, *indices] if sizes else []
 
 
 def _scratch_sizes(body: Body) -> list[Dim]:

@@ -69,7 +69,7 @@ class Access:
 class Points:
     """Emits the statements of one body.
 
-    buffers: base addresses by name; floor: the level that loads of `written` buffers mustn't leave; mask: the lanes in use,
+    buffers: base addresses by name; number: of the nest in its kernel, where value names repeat; floor: the level that loads of `written` buffers mustn't leave; mask: the lanes in use,
     while a tail is emitted; inside: (the level from which on some ranges of predicates are known to hold, those ranges).
     """
 
@@ -78,6 +78,7 @@ class Points:
     buffers: Mapping[str, Placed]
     status: ir.Value
     numerics: str
+    number: int = 0
     written: frozenset[str] = frozenset()
     floor: int = 0
     mask: Placed | None = None
@@ -113,7 +114,7 @@ class Points:
     def key(self, name: str, point: Point) -> tuple[object, ...]:
         """What a value is remembered by: its name and where its axes stand."""
         at = tuple((a, point[a]) for a in sorted(self.body.dependences[name]) if a in point)
-        return ("value", name, at, None if self.mask is None else id(self.mask.value))
+        return ("value", self.number, name, at, None if self.mask is None else id(self.mask.value))
 
     def bind(self, name: str, point: Point, value: ir.Value) -> None:
         """Makes `value` the value of a completed reduction at this point, for the rest of the current scope."""
