@@ -11,12 +11,16 @@ from typing import Any, Literal
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
+from graphc.ops import activations
 
 Port = Literal["first", "last", "own"]
 """A layout that an operand or result has for certain, or ("own") the one that its node is given."""
 
 FIRST: Port = "first"
 OWN: Port = "own"
+
+ACTIVATIONS = frozenset(op.name for op in activations.OPERATORS)
+"""Composites that are elementwise too."""
 
 Emit = Callable[[Builder, Node, Sequence[Value]], Sequence[Value]]
 
@@ -50,7 +54,7 @@ def rule_of(node: Node) -> Rule | None:
     rank = max((v.type.rank for v in (*node.operands, *node.results)), default=0)
     if rank < 3:
         return None
-    if "elementwise" in node.op.traits:
+    if "elementwise" in node.op.traits or node.op.name in ACTIVATIONS:
         return Rule(_own(len(node.operands)), ("own",), _same)
     make = _RULES.get(node.op.name)
     return None if make is None else make(node)
@@ -123,6 +127,11 @@ def _with_axes(node: Node) -> Rule | None:
     return Rule(ports, _own(len(node.results)), lambda b, n, operands: _emit(b, n, operands, axes=axes))
 
 
+def _reverse(node: Node) -> Rule:
+    axes = tuple(moved(a, node.result.type.rank) for a in node["axes"])
+    return Rule((OWN,), (OWN,), lambda b, n, operands: _emit(b, n, operands, axes=axes))
+
+
 def _reduction(node: Node) -> Rule | None:
     """A reduction whose remaining axes keep their order gives the same result from either layout."""
     rank = node.operands[0].type.rank
@@ -131,6 +140,15 @@ def _reduction(node: Node) -> Rule | None:
     if kept != sorted(kept):
         return None
     return Rule(("own",), ("first",), lambda b, n, operands: _emit(b, n, operands, axes=axes))
+
+
+def _reshape(node: Node) -> Rule | None:
+    """A reshape of the spatial axes alone."""
+    before, after = node.operands[0].type.shape, node.result.type.shape
+    if len(before) < 3 or len(after) < 3 or before[:2] != after[:2]:
+        return None
+    shape = tuple(after[i] for i in to_last(len(after)))
+    return Rule((OWN,), (OWN,), lambda b, n, operands: _emit(b, n, operands, shape=shape))
 
 
 def _gather(node: Node) -> Rule | None:
@@ -169,7 +187,7 @@ _RULES: dict[str, Callable[[Node], Rule | None]] = {
     "slice": _per_axis("starts", "limits", "strides"),
     "pad": _per_axis("low", "high"),
     "gather": _gather,
-    "reverse": _with_axes,
+    "reverse": _reverse,
     "resize": _with_axes,
     "window_max": _with_axes,
     "window_sum": _with_axes,
@@ -180,4 +198,5 @@ _RULES: dict[str, Callable[[Node], Rule | None]] = {
     "reduce_max": _reduction,
     "reduce_min": _reduction,
     "broadcast": _broadcast,
+    "reshape": _reshape,
 }

@@ -73,7 +73,6 @@ def test_constants_are_compared_whole(run_passes) -> None:
 def test_zeros_of_different_signs_differ(run_passes) -> None:
     b = Builder(Graph())
     x = b.input("x", f32, ())
-    graph, _ = run_passes(
-        b.returns(b.op("add", x, b.scalar(0.0, f32)), b.op("add", x, b.scalar(-0.0, f32))), CommonSubexpressions(), tolerance=0
-    )
+    ys = [b.op("add", x, b.scalar(zero, f32)) for zero in (0.0, -0.0)]
+    graph, _ = run_passes(b.returns(*ys), CommonSubexpressions(), tolerance=0)
     assert len(graph) == 4
