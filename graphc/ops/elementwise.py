@@ -21,7 +21,7 @@ Samples = Callable[[], Iterable[Sample]]
 Array = np.ndarray
 SIGNED = (*FLOATS, "i8", "i16", "i32", "i64")
 BOOL = ("bool",)
-INTEGER_RESULT = NotDifferentiable("it computes on integers")
+INTEGERS_ONLY = NotDifferentiable("it computes on integers")
 ELEMENTWISE = frozenset({"elementwise"})
 
 
@@ -100,8 +100,8 @@ def _declare(
 
 
 def _unary(
-    name: str, function: Function, gradient: Callable[..., Value] | NotDifferentiable, doc: str, samples: Samples,
-    dtypes: tuple[str, ...] = FLOATS, **options: bool,
+    name: str, function: Function, gradient: Callable[..., Value | None] | NotDifferentiable, doc: str,
+    samples: Samples, dtypes: tuple[str, ...] = FLOATS, **options: bool,
 ) -> OpDef:  # fmt: skip
     """`gradient(b, g, x, y)` gives the cotangent of x from that of y."""
     if isinstance(gradient, NotDifferentiable):
@@ -169,6 +169,10 @@ def _zero_where(b: Builder, condition: Value, x: Value) -> Value:
     return b.op("select", condition, b.full_like(0, x), x)
 
 
+def _flat(b: Builder, g: Value, x: Value, y: Value) -> None:
+    """The gradient of a step function: none, as y doesn't move with x (second derivatives of abs and mod need it)."""
+
+
 def _max_min_gradient(b: Builder, g: Value, x: Value, y: Value, z: Value) -> Sequence[Value]:
     """All to the operand that was chosen; halves on a tie."""
     half = b.op("select", b.op("eq", x, y), _times(b, 0.5, g), g)
@@ -193,7 +197,7 @@ def _rem_gradient(truncation: str) -> Callable[..., Sequence[Value]]:
 
 
 ANY, POSITIVE, UNIT, ABOVE_ONE = (-2.0, 2.0), (0.2, 3.0), (-0.9, 0.9), (1.1, 3.0)
-AWAY = (0.3, 0.9)  # between integers and zero: no kink of abs, floor or round near
+AWAY = (0.55, 0.9)  # where abs, floor and round have no kink
 any1, any2, positive, unit, away = _samples(ANY), _samples(ANY, ANY), _samples(POSITIVE), _samples(UNIT), _samples(AWAY)
 numbers1, numbers2 = _both(any1, _integer_samples(1)), _both(any2, _integer_samples(2))
 quotients = _both(_samples(ANY, (1.3, 3.0)), _samples(ANY, (-3.0, -1.3)), _integer_samples(2, nonzero=True))
@@ -202,10 +206,10 @@ UNARY = (
     _unary("neg", np.negative, lambda b, g, x, y: _neg(b, g), "-x; integers wrap.", numbers1, NUMBERS),
     _unary("abs", np.abs, lambda b, g, x, y: _mul(b, g, b.op("sign", x)), "|x|; the smallest integer stays.",
            _both(away, _integer_samples(1)), NUMBERS),
-    _unary("sign", np.sign, NOT_DIFFERENTIABLE, "-1, 0 or 1; NaN for NaN.", numbers1, NUMBERS),
-    _unary("floor", np.floor, NOT_DIFFERENTIABLE, "The largest integer <= x.", any1),
-    _unary("ceil", np.ceil, NOT_DIFFERENTIABLE, "The smallest integer >= x.", any1),
-    _unary("round", np.rint, NOT_DIFFERENTIABLE, "The nearest integer, halves to even.", any1),
+    _unary("sign", np.sign, _flat, "-1, 0 or 1; NaN for NaN.", _both(away, numbers1), NUMBERS),
+    _unary("floor", np.floor, _flat, "The largest integer <= x.", away),
+    _unary("ceil", np.ceil, _flat, "The smallest integer >= x.", away),
+    _unary("round", np.rint, _flat, "The nearest integer, halves to even.", away),
     _unary("sqrt", np.sqrt, lambda b, g, x, y: _div(b, _times(b, 0.5, g), y), "Square root.", positive),
     _unary("rsqrt", in_f64(lambda x: 1 / np.sqrt(x)), lambda b, g, x, y: _mul(b, _times(b, -0.5, g), y, _square(b, y)),
            "1 / sqrt(x).", positive),
@@ -237,7 +241,7 @@ UNARY = (
     _unary("sigmoid", in_f64(scalar.sigmoid), lambda b, g, x, y: _mul(b, g, y, _one_minus(b, y)),
            "1 / (1 + e**-x).", any1),
     _unary("logical_not", np.logical_not, NOT_DIFFERENTIABLE, "Not x.", _bool_samples(1), BOOL),
-    _unary("bitwise_not", np.invert, INTEGER_RESULT, "Every bit flipped.", _integer_samples(1), INTEGERS),
+    _unary("bitwise_not", np.invert, INTEGERS_ONLY, "Every bit flipped.", _integer_samples(1), INTEGERS),
     _unary("is_nan", np.isnan, NOT_DIFFERENTIABLE, "Whether x is NaN.", any1, to_bool=True),
     _unary("is_inf", np.isinf, NOT_DIFFERENTIABLE, "Whether x is +infinity or -infinity.", any1, to_bool=True),
 )  # fmt: skip
@@ -258,12 +262,12 @@ BINARY = (
     _binary("min", np.minimum, _max_min_gradient, "The smaller; NaN where either is NaN.", numbers2, commutative=True),
     *(_binary(f"logical_{name}", f, NOT_DIFFERENTIABLE, f"x {name} y.", _bool_samples(2), BOOL, commutative=True)
       for name, f in (("and", np.logical_and), ("or", np.logical_or), ("xor", np.logical_xor))),
-    *(_binary(f"bitwise_{name}", f, INTEGER_RESULT, f"x {name} y, bit by bit.", _integer_samples(2), INTEGERS,
+    *(_binary(f"bitwise_{name}", f, INTEGERS_ONLY, f"x {name} y, bit by bit.", _integer_samples(2), INTEGERS,
               commutative=True)
       for name, f in (("and", np.bitwise_and), ("or", np.bitwise_or), ("xor", np.bitwise_xor))),
-    _binary("shift_left", np.left_shift, INTEGER_RESULT,
+    _binary("shift_left", np.left_shift, INTEGERS_ONLY,
             "x * 2**y, wrapped; 0 where y isn't in [0, bits).", _integer_samples(2), INTEGERS),
-    _binary("shift_right", np.right_shift, INTEGER_RESULT,
+    _binary("shift_right", np.right_shift, INTEGERS_ONLY,
             "floor(x / 2**y); 0, or -1 for a negative x, where y isn't in [0, bits).", _integer_samples(2), INTEGERS),
     *(_binary(name, getattr(operator, name), NOT_DIFFERENTIABLE, f"{text}; false where either is NaN.",
               numbers2, NUMBERS, to_bool=True)

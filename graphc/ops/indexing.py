@@ -261,7 +261,10 @@ def _set_gradient(b: Builder, g: Value, updates: Value, scatter: Scatter, take: 
 
 
 def _prod_gradient(b: Builder, g: Value, x: Value, updates: Value, scatter: Scatter, take: Take) -> tuple[Value, Value]:
-    """g times the product of all other factors: with zeros counted and replaced by ones, so that none is divided by."""
+    """g times the product of all other factors: with zeros counted and replaced by ones, so that none is divided by.
+
+    Its own gradient is right where no factor is zero.
+    """
     dx = b.op("mul", g, scatter(b.full_like(1, x), updates, "prod"))
     x_zero, x_safe = _without_zeros(b, x)
     u_zero, u_safe = _without_zeros(b, updates)

@@ -155,7 +155,10 @@ def _running_back(b: Builder, node: Node, x: Value) -> Value:
 
 
 def _cumprod_vjp(b: Builder, node: Node, g: Sequence[Value]) -> Sequence[Value]:
-    """The backward cumsum of g*y over x; the first zero takes the products without it, what comes after it nothing."""
+    """The backward cumsum of g*y over x; the first zero takes the products without it, what comes after it nothing.
+
+    Its own gradient is right where no factor is zero.
+    """
     (x,) = node.operands
     zero, one, dtype = b.full_like(0, x), b.full_like(1, x), x.type.dtype
     is_zero = b.op("eq", x, zero)

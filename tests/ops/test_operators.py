@@ -12,10 +12,12 @@ from graphc.testing.conformance import (
     check_round_trip,
     check_symbolic_inference,
 )
-from graphc.testing.gradients import check_vjp, gradient_samples
+from graphc.testing.gradients import check_second_vjp, check_vjp, gradient_samples
 
 OPERATORS = list(core_operators().values())
 CASES = cases()
+SMOOTH_FOR_NONZERO_FACTORS = ("cumprod", "scatter_along", "scatter_nd")
+"""Products whose gradient is right everywhere, and the gradient of that where no factor is zero."""
 
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
@@ -61,3 +63,10 @@ def test_reference_backend(case):
 def test_vjp_equals_finite_differences(op):
     for sample in gradient_samples(op):
         check_vjp(op, sample)
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATORS if gradient_samples(op)], ids=lambda op: op.name)
+def test_vjp_is_differentiable_again(op):
+    for sample in gradient_samples(op):
+        if op.name not in SMOOTH_FOR_NONZERO_FACTORS or all(x.all() for x in sample.operands if x.dtype.kind == "f"):
+            check_second_vjp(op, sample)

@@ -79,7 +79,7 @@ def test_a_wrong_gradient_is_found(vjp):
 
 def test_a_gradient_of_the_wrong_type_is_found():
     op = replace(find_operator("exp"), vjp=lambda b, node, g: (b.cast(g[0], f32),))
-    with pytest.raises(AssertionError, match="exp"):
+    with pytest.raises(AssertionError, match="cotangent"):
         check_vjp(op, gradient_samples(op)[0])
 
 
