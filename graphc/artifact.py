@@ -1,11 +1,12 @@
 """Artifacts: an executable as one safetensors file, whose metadata holds the IR's text and a manifest.
 
-The file is read by any safetensors reader; nothing in it is code. Tensors are the graph's big constants, named by digest
-and stored as bytes (their types stand in the IR).
+Any safetensors reader reads the file; nothing in it is code. Tensors are the graph's big constants, named by digest and
+stored as bytes (their types stand in the IR).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -35,13 +36,15 @@ def to_bytes(executable: Executable) -> bytes:
     from safetensors.numpy import save as save_tensors
 
     graph = executable.graph
+    text = print_graph(graph)
     manifest = {
         "format": FORMAT,
         "options": asdict(executable.options),
         "operators": operators_of(graph),
+        "ir_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
     tensors = {d: data.array.reshape(-1).view(np.uint8) for d, data in constants_of(graph).items()}
-    content: bytes = save_tensors(tensors, {"graphc": json.dumps(manifest), "ir": print_graph(graph)})
+    content: bytes = save_tensors(tensors, {"graphc": json.dumps(manifest), "ir": text})
     return content
 
 
@@ -92,7 +95,9 @@ def load(path: str | os.PathLike[str], *, threads: int | None, cache: bool) -> E
     return _rebuild(metadata, tensors, threads, cache)
 
 
-def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], threads: int | None, cache: bool) -> Executable:
+def _rebuild(
+    metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], threads: int | None, cache: bool
+) -> Executable:
     from graphc.driver import compile_graph
 
     try:
@@ -104,6 +109,8 @@ def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], thr
         raise ArtifactError("this is no graphc artifact: its manifest is missing or damaged", seen=str(e)) from e
     if version != FORMAT:
         raise ArtifactError("the artifact has another format", seen=version, expected=FORMAT)
+    if hashlib.sha256(text.encode()).hexdigest() != manifest.get("ir_sha256"):
+        raise ArtifactError("the artifact's IR is damaged", seen="another digest than its manifest's")
     if threads is not None:
         options = CompileOptions(**{**asdict(options), "threads": threads})
     try:
@@ -127,7 +134,8 @@ def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Tensor
         shape = tuple(int(d) for d in dims.split(",") if d)
         raw = tensors[digest]
         if raw.dtype != np.uint8 or raw.nbytes != int(np.prod(shape, dtype=object)) * DTYPES[dtype].bytes:
-            raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=f"{dtype}[{dims}]")
+            expected = f"{dtype}[{dims}]"
+            raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=expected)
         data = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
         if data.digest != digest:
             raise ArtifactError("a constant of the artifact is damaged", seen=data.digest, expected=digest)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphc.artifact import write_whole
 from graphc.cli.options import add_dims, add_model, executable_of, random_inputs
 from graphc.cli.report import Report, progress, table
 from graphc.errors import GraphcError
@@ -36,6 +35,8 @@ def run(arguments: argparse.Namespace) -> Report:
     with progress(arguments, "running"):
         outputs = dict(zip(executable.output_names, executable.run(None, inputs), strict=True))
     if arguments.output is not None:
+        from graphc.artifact import write_whole
+
         write_whole(arguments.output, _npz(outputs))
     described = {name: describe(array) for name, array in outputs.items()}
     data = {"inputs": "given" if given else f"random, seed {arguments.seed}", "outputs": described}

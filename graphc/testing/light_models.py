@@ -40,6 +40,8 @@ def light_model(name: str, seed: int = 0, *, logits: bool = True) -> ModelProto:
         values = _values(graph, weight, tuple(int(d) for d in shape), rng)
         graph.initializer.append(onnx.numpy_helper.from_array(values, weight))
     _keep(graph.node, lambda n: n.op_type != "ConstantOfShape")
+    for node in graph.node:
+        node.name = node.name or node.output[0]  # the files name no layers, but their values tell
     if logits and graph.node[-1].op_type == "Softmax":
         graph.output[0].name = graph.node[-1].input[0]
         del graph.node[-1]
