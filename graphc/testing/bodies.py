@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.interpreter import bind_dims
-from graphc.ir.graph import Graph
+from graphc.interpreter import bind_dims, interpret
+from graphc.ir.graph import Graph, Value
 from graphc.lowering.evaluate import evaluate
 from graphc.lowering.loop_body import Body
+from graphc.lowering.lower import lower
 
 TOLERANCES = {"float16": 1e-2, "bfloat16": 4e-2, "float32": 2e-6, "float64": 1e-13}
 """Relative to the largest finite magnitude of a result: sums are taken in another order than the reference's."""
@@ -21,6 +22,21 @@ def run_body(body: Body, graph: Graph, inputs: Sequence[np.ndarray]) -> list[np.
     outputs = [np.full(v.type.concrete(dims), 77, v.type.dtype.numpy) for v in graph.outputs]
     evaluate(body, [*(np.array(x, order="C") for x in inputs), *outputs], dims)
     return outputs
+
+
+def check_fusions(graph: Graph, inputs: Sequence[np.ndarray]) -> int:
+    """Compares the body of each fusion of a graph with the interpreter on these inputs; how many there were."""
+    arrays: dict[Value, np.ndarray] = {}
+    interpret(graph, inputs, watch=lambda v, x: arrays.update({v: np.array(x)}))
+    dims = bind_dims(graph, [np.shape(x) for x in inputs])
+    fusions = [n for n in graph.nodes if n.op.name == "fusion"]
+    for node in fusions:
+        body = lower(node["body"], node["kind"])
+        outputs = [np.full(arrays[v].shape, 77, arrays[v].dtype) for v in node.results]
+        evaluate(body, [*(np.array(arrays[v], order="C") for v in node.operands), *outputs], dims)
+        for y, v in zip(outputs, node.results, strict=True):
+            assert_close(y, arrays[v])
+    return len(fusions)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:

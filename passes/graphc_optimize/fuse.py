@@ -9,6 +9,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
 from graphc.ir.opdef import Inference
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
+from graphc_optimize.dce import erase_unused
 from graphc_optimize.fuse_groups import grow
 from graphc_optimize.fuse_legality import Group, is_literal, is_source, is_view, kind_of
 
@@ -32,20 +33,19 @@ class Fuse:
         return PassResult(any(counts.values()), counts)
 
     def _run(self, graph: Graph, context: PassContext, counts: dict[str, int]) -> None:
+        erase_unused(graph)
         for node in graph.nodes:
             if node.op.name == "scan":
                 self._fuse_region(graph, node, context, counts)
         _one_reader_each(graph)
         for group in grow(graph).groups():
-            inner = _without_border(group)
+            inner = _without_border(Group.of(group.nodes))  # by now, it may read fusions
             if inner is not None:
                 kind = kind_of(inner)
-                assert kind is not None, "a group stays a kernel without reshapes at its border"
+                assert kind is not None, "groups are kernels"
                 _replace(graph, inner, kind, context)
                 counts[kind] += 1
-        for node in graph.nodes:
-            if is_literal(node) and not node.result.uses:
-                graph.erase(node)
+        erase_unused(graph)
         graph.sort()
 
     def _fuse_region(self, graph: Graph, node: Node, context: PassContext, counts: dict[str, int]) -> None:
@@ -71,23 +71,26 @@ def _one_reader_each(graph: Graph) -> None:
 
 
 def _without_border(group: Group) -> Group | None:
-    """The group without reshapes of its inputs and into its outputs, which only rename memory; None if nothing is left."""
-    nodes = list(group.nodes)
-    progress = True
-    while progress:
-        progress = False
-        inside = set(nodes)
-        for node in nodes:
-            if node.op.name != "reshape":
-                continue
-            (x,) = node.operands
-            reads_memory = x.producer not in inside and not (x.producer is not None and is_literal(x.producer))
-            leaves = not any(u in inside for u in node.result.users)
-            if reads_memory or leaves:
-                nodes.remove(node)
-                progress = True
-                break
-    return Group.of(nodes) if nodes else None
+    """The group without reshapes of its inputs and into its outputs, which only rename memory; None if nothing is left.
+
+    A reshape stays where it alone holds the rest together.
+    """
+    for node in group.nodes:
+        if node.op.name == "reshape" and _is_border(node, set(group.nodes)):
+            rest = Group.of(n for n in group.nodes if n is not node)
+            if not rest.nodes:
+                return None
+            if kind_of(rest) is not None:
+                return _without_border(rest)
+    return group
+
+
+def _is_border(node: Node, inside: set[Node]) -> bool:
+    """Whether a reshape reads memory, or nothing in the group reads its result."""
+    (x,) = node.operands
+    if x.producer is None or x.producer not in inside:
+        return x.producer is None or not is_literal(x.producer)
+    return not any(u in inside for u in node.result.users)
 
 
 def _replace(graph: Graph, group: Group, kind: str, context: PassContext) -> None:

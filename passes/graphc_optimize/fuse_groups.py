@@ -97,9 +97,8 @@ def _take_epilogue(grouping: Grouping, node: Node) -> None:
     while waiting:
         current = waiting.pop(0)
         users = {u for v in current.results for u in v.users}
-        for user in sorted(users, key=grouping.position.__getitem__):
-            if user in grouping.members and user not in grouping.members[node] and grouping.join(node, user):
-                waiting.append(user)
+        fresh = (u for u in users if u in grouping.members and u not in grouping.members[node])
+        waiting += [u for u in sorted(fresh, key=grouping.position.__getitem__) if grouping.join(node, u)]
 
 
 def _values(graph: Graph) -> list[Value]:

@@ -142,7 +142,7 @@ def _is_contraction(group: Group, node: Node) -> bool:
 def _columns(node: Node, frame: Sequence[Dim]) -> Sequence[Dim]:
     """The coordinates of the result that only the second operand of a product has."""
     if node.op.name == "dot":
-        lhs, rhs = node.operands
+        rhs = node.operands[1]
         count = len(free_axes(rhs.type.rank, node["rhs_batch"], node["rhs_contract"]))
         return frame[len(frame) - count :]
     if node.op.name in ("conv", "conv_input_grad"):
@@ -232,9 +232,8 @@ def _reads_own_row(nodes: Sequence[Node], placed: dict[Value, Index], after: set
         if node.op.name == "broadcast":
             if tuple(_operand_index(node, placed[result])) != placed[node.operands[0]]:
                 return False
-        elif node.op.name not in REDUCTIONS and "elementwise" not in node.op.traits:
-            if node.op.name not in ("reshape", "transpose", "reverse"):
-                return False
+        elif "elementwise" not in node.op.traits and node.op.name not in (*REDUCTIONS, "reshape", "transpose", "reverse"):
+            return False
     return True
 
 
