@@ -65,8 +65,9 @@ class Executable:
                 x, wrap = _from_dlpack(x, name, type)
             if x.dtype != dtype or (x.shape != shape if shape is not None else x.ndim != type.rank):
                 x = self._mended(x, name, type)
-            if not (x.flags.c_contiguous and x.dtype.isnative):
-                x = np.ascontiguousarray(x, dtype).reshape(x.shape)
+            flags = x.flags
+            if not (flags.c_contiguous and flags.aligned and x.dtype.isnative):
+                x = np.array(x, dtype, order="C")
             arrays.append(x)
         return arrays, wrap
 

@@ -41,7 +41,7 @@ def light_model(name: str, seed: int = 0, *, logits: bool = True) -> ModelProto:
         graph.initializer.append(onnx.numpy_helper.from_array(values, weight))
     _keep(graph.node, lambda n: n.op_type != "ConstantOfShape")
     for node in graph.node:
-        node.name = node.name or node.output[0]  # the files name no layers, but their values tell
+        node.name = node.output[0]  # the files number their layers; the names of their values say more
     if logits and graph.node[-1].op_type == "Softmax":
         graph.output[0].name = graph.node[-1].input[0]
         del graph.node[-1]
