@@ -61,7 +61,7 @@ class KernelMaker:
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
         body = lower(node["body"], node["kind"], kernel_name(node["body"]))
-        key = self.key(body.key())
+        key = self.key(nest.kernel_symbol(body))  # the text, and the ranges of its symbols
         if key not in self.made:
             self.made[key] = self.emit(body, key, {s.name: symbol(s.name, s.low, s.high) for s in _symbols(node)})
         return self.made[key]
