@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
+from graphc.driver import compile as compile_model
+from graphc.errors import NumericError, ShapeError
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
@@ -46,13 +47,18 @@ class Case:
     def __str__(self) -> str:
         return f"{self.op.name}-{self.dtype}"
 
-    def graph(self) -> tuple[Graph, list[np.ndarray]]:
-        """One node per sample, each with inputs of its own and all results returned; and the inputs."""
+    def graph(self, *, symbolic: bool = False) -> tuple[Graph, list[np.ndarray]]:
+        """One node per sample, each with inputs of its own and all results returned; and the inputs.
+
+        With `symbolic`, inputs have symbols for sizes where the operator's inference accepts them.
+        """
         b = Builder(Graph(self.op.name))
         arrays: list[np.ndarray] = []
         outputs: list[Value] = []
         for i, sample in enumerate(self.samples):
-            operands = [b.input(f"x{i}_{j}", dtype_of(x), x.shape) for j, x in enumerate(sample.operands)]
+            types = _symbolic_types(self.op, sample) if symbolic else None
+            types = types or _types(sample)
+            operands = [b.input(f"x{i}_{j}", t.dtype, t.shape) for j, t in enumerate(types)]
             arrays += sample.operands
             outputs += b.emit(self.op, operands, **sample.attributes).results
         return b.returns(*outputs), arrays
@@ -74,6 +80,20 @@ def _cases(op: OpDef) -> Iterator[Case]:
             at = tuple(c for s in floating if (c := cast_sample(s, DTYPES[name])) is not None)
             if at:
                 yield Case(op, name, at)
+
+
+def _types(sample: Sample) -> list[TensorType]:
+    return [TensorType(dtype_of(x), x.shape) for x in sample.operands]
+
+
+def _symbolic_types(op: OpDef, sample: Sample) -> list[TensorType] | None:
+    """The operands' types with symbol `n3` for size 3, but for sizes of 1; None where inference needs the sizes."""
+    types = [t.with_shape(symbol(f"n{d}", low=0) if d != 1 else 1 for d in t.shape) for t in _types(sample)]
+    try:
+        op.infer(Inference(), types, op.complete(sample.attributes))
+    except (ShapeError, ValueError):
+        return None
+    return types
 
 
 def _is_float(x: np.ndarray) -> bool:
@@ -113,16 +133,13 @@ def check_inference(case: Case) -> None:
 def check_symbolic_inference(case: Case) -> None:
     """Where inference accepts symbols in place of sizes, it says at those sizes what it says without."""
     for i, sample in enumerate(case.samples):
-        types = [TensorType(dtype_of(x), x.shape) for x in sample.operands]
-        attributes = case.op.complete(sample.attributes)
-        expected = case.op.infer(Inference(), types, attributes)
-        dims = {f"n{d}": d for t in types for d in t.shape if isinstance(d, int)}
-        general = [t.with_shape(symbol(f"n{d}", low=0) if d != 1 else 1 for d in t.shape) for t in types]
-        inference = Inference()
-        try:
-            result = case.op.infer(inference, general, attributes)
-        except (ShapeError, ValueError):
+        general = _symbolic_types(case.op, sample)
+        if general is None:
             continue
+        attributes, types, inference = case.op.complete(sample.attributes), _types(sample), Inference()
+        expected = case.op.infer(Inference(), types, attributes)
+        result = case.op.infer(inference, general, attributes)
+        dims = {f"n{d}": d for t in types for d in t.shape if isinstance(d, int)}
         assert tuple(t.with_shape(t.concrete(dims)) for t in result) == expected, f"sample {i} of {case}: {result}"
         for guard in inference.guards:
             assert evaluate(guard.left, dims) == evaluate(guard.right, dims), f"sample {i} of {case}: {guard}"
@@ -158,14 +175,78 @@ def decompose_node(graph: Graph, node: Node) -> None:
     graph.erase(node)
 
 
-def check_backend(case: Case, backend: str, **options: Any) -> None:
+def check_backend(case: Case, backend: str, *, symbolic: bool = False, **options: Any) -> None:
     """An executable of the backend computes what the reference says; options go to `graphc.compile`."""
-    from graphc.driver import compile as compile_model  # the driver is above this module's other imports, and heavy
-
-    graph, arrays = case.graph()
-    executable = compile_model(graph, backend=backend, **{"cache": False, **options})
-    outputs = executable(*arrays)
+    graph, arrays = case.graph(symbolic=symbolic)
+    outputs = compile_model(graph, backend, **{"cache": False, **options})(*arrays)
     _compare(case, interpret(graph, arrays), outputs if isinstance(outputs, tuple) else (outputs,))
+
+
+# Failures
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A graph with inputs that have no result, and inputs that have one; prints as its name."""
+
+    name: str
+    graph: Graph
+    bad: tuple[np.ndarray, ...]
+    good: tuple[np.ndarray, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def failures() -> list[Failure]:
+    """What a backend must refuse at run time: integer division without a value, bad indices, extremes of nothing."""
+    one, low = np.array([1, 1, 1]), np.array([1, -(2**63), 1])
+    found = [
+        _failure(f"{op}_{name}", op, bad, (one, one))
+        for op in ("div", "rem", "mod")
+        for name, bad in (("by_zero", (one, np.array([1, 0, 1]))), ("overflow", (low, np.array([1, -1, 1]))))
+    ]
+    x, good = np.arange(3.0), np.array([0, 2])
+    for at in (-1, 3, 2**62):
+        bad = np.array([0, at])
+        found.append(_failure(f"gather_at_{at}", "gather", (x, bad), (x, good), axis=0))
+        found.append(_failure(f"take_along_at_{at}", "take_along", (x, bad), (x, good), axis=0))
+        found.append(_failure(f"gather_nd_at_{at}", "gather_nd", (x, bad[:, None]), (x, good[:, None])))
+        found.append(_failure(f"scatter_along_at_{at}", "scatter_along", (x, bad, x[:2]), (x, good, x[:2]), axis=0))
+        found.append(_failure(f"scatter_nd_at_{at}", "scatter_nd", (x, bad[:, None], x[:2]), (x, good[:, None], x[:2])))
+    nothing, something = np.zeros((0, 2)), np.ones((3, 2))
+    extremes: Mapping[str, dict[str, Any]] = {
+        "reduce_max": {"axes": (0,)}, "reduce_min": {"axes": (0,)}, "argmax": {"axis": 0}, "argmin": {"axis": 0},
+    }  # fmt: skip
+    return found + [_failure(f"{op}_of_nothing", op, (nothing,), (something,), **a) for op, a in extremes.items()]
+
+
+def _failure(
+    name: str, op: str, bad: tuple[np.ndarray, ...], good: tuple[np.ndarray, ...], **attributes: Any
+) -> Failure:
+    """Dims in which the good and the bad inputs differ are symbols."""
+    b = Builder(Graph(name))
+    operands = []
+    for i, (x, y) in enumerate(zip(bad, good, strict=True)):
+        shape = (
+            p if p == q else symbol(f"n{axis}", 0) for axis, (p, q) in enumerate(zip(x.shape, y.shape, strict=True))
+        )
+        operands.append(b.input(f"x{i}", dtype_of(x), tuple(shape)))
+    return Failure(name, b.returns(b.op(op, *operands, **attributes)), bad, good)
+
+
+def check_failure(failure: Failure, backend: str, **options: Any) -> None:
+    """An executable of the backend raises NumericError for the bad inputs, and runs on with the good ones."""
+    executable = compile_model(failure.graph, backend, **{"cache": False, **options})
+    (expected,) = interpret(failure.graph, failure.good)
+    for _ in range(2):
+        try:
+            seen = executable(*failure.bad)
+        except NumericError:
+            pass
+        else:
+            raise AssertionError(f"{failure}: {seen!r} instead of NumericError")
+        assert difference(executable(*failure.good), expected) is None, str(failure)
 
 
 # Comparison
