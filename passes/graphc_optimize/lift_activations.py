@@ -42,7 +42,8 @@ def _tanh_argument() -> Either:
     """sqrt(2/pi) * (x + 0.044715 * x**3)."""
     factor = about(math.sqrt(2 / math.pi))
     square = either(op("mul", X, X), op("pow", X, Splat(2.0)))
-    bent = op("add", op("mul", square, about(0.044715)), Splat(1.0))
+    c = about(0.044715)
+    bent = op("add", either(op("mul", square, c), _product(c, X, X)), Splat(1.0))
     return either(op("mul", op("add", X, _cubic()), factor), _product(factor, X, bent))
 
 

@@ -128,7 +128,7 @@ _SCALE, _BIAS = Capture("scale"), Capture("bias")
 LAYER_NORM = Rule(
     "lift-layer-norm",
     "(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * scale + bias = layer_norm(x, scale, bias)",
-    op("add", op("mul", _STANDARD, _SCALE), _BIAS),
+    op("add", either(op("mul", _STANDARD, _SCALE), _STANDARD), _BIAS),
     _layer_norm,
     _check_standard,
 )
