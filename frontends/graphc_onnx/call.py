@@ -27,7 +27,7 @@ from graphc_onnx.imported import (
 )
 from graphc_onnx.tensors import type_name
 
-Results: TypeAlias = Value | Item | None | Sequence[Value | Item | None]
+Results: TypeAlias = Value | Item | Sequence[Value | Item | None] | None
 """What a converter gives: one result, or one for each output; None for one that no node reads."""
 
 Converter: TypeAlias = Callable[["Call"], Results]
@@ -124,6 +124,17 @@ class Call:
         if len(values) != 1:
             raise ModelError(f"{what} of {self.op} must be one number", layer=self.layer, seen=list(values))
         return values[0]
+
+    def known_scalar(self, value: int | bool) -> Tensor:
+        """A known i64 or bool of rank 0."""
+        return Tensor.of(np.array(value, np.bool_ if isinstance(value, bool) else np.int64))
+
+    def truth(self, item: Item) -> bool:
+        """A known condition; refused where it depends on a run's data."""
+        known = self.contents.known(item) if isinstance(item, Tensor) else None
+        if known is None or known.size != 1:
+            raise Refused("its condition must not depend on the data of a run")
+        return bool(known.reshape(-1)[0])
 
     # Attributes
 

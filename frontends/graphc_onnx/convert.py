@@ -167,7 +167,8 @@ class _Importer:
         for value in values:
             self.graph.rename(value, "output")
         for info, value in zip(proto.output, values, strict=True):
-            holder = next((v for v in self.graph.values() if v.name == _identifier(info.name) and v not in values), None)
+            wanted = _identifier(info.name)
+            holder = next((v for v in self.graph.values() if v.name == wanted and v not in values), None)
             if holder is not None and holder.producer is not None:
                 self.graph.rename(holder, f"{info.name}_inner")
             self.graph.rename(value, info.name)
@@ -228,7 +229,7 @@ class _Importer:
             body = _function_body(node.op_type, scope.opsets[domain], domain)
             if body is None:
                 raise Refused("there is no conversion for this operator")
-            self.function(node, body, scope, _given_attributes(node, scope))
+            self.function(node, body, scope, self.call_attributes(node, body, scope))
             return
         call = self.call(node, attributes, scope)
         results: Results = fold_shapes(call) if domain == "" else None
@@ -245,7 +246,8 @@ class _Importer:
             return self.subgraph(graph, given, scope, layer)
 
         opset = scope.opsets[normal_domain(node.domain)]
-        return Call(node.op_type, layer, opset, attributes, operands, tuple(node.output), builder, self.contents, inline)
+        outputs = tuple(node.output)
+        return Call(node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, inline)
 
     def operands(self, names: Iterable[str], scope: Scope) -> list[Item | None]:
         operands: list[Item | None] = []
@@ -293,7 +295,8 @@ class _Importer:
         operands = self.operands(node.input, scope)
         names: dict[str, Item | None] = dict.fromkeys(function.input)
         names.update(zip(function.input, operands, strict=False))
-        opsets = dict(scope.opsets) | (read_opsets(function.opset_import, function.name) if function.opset_import else {})
+        own = read_opsets(function.opset_import, function.name) if function.opset_import else {}
+        opsets = {**scope.opsets, **own}
         inner = Scope(names, opsets, bound, (*scope.path, layer_name(node)))
         absent = {n for n in function.input if names[n] is None}
         self.enter([_without(n, absent) for n in function.node] if absent else function.node, inner)
@@ -314,9 +317,7 @@ class _Importer:
             raise Unknown
         return found
 
-    def call_attributes(
-        self, node: NodeProto, function: FunctionProto, scope: Scope
-    ) -> dict[str, AttributeProto]:
+    def call_attributes(self, node: NodeProto, function: FunctionProto, scope: Scope) -> dict[str, AttributeProto]:
         defaults = {a.name: a for a in function.attribute_proto}
         return defaults | _given_attributes(node, scope)
 

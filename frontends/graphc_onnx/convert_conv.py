@@ -18,9 +18,7 @@ def convolve(c: Call, x: Value, w: Value) -> Value:
     return c.b.op("conv", x, w, **_slide(c, frame.strides, frame.padding, frame.dilation))
 
 
-def _slide(
-    c: Call, strides: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
-) -> dict[str, object]:
+def _slide(c: Call, strides: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> dict[str, object]:
     return {
         "strides": strides, "padding": padding, "dilation": dilation, "groups": int(c.get("group", 1)),
         "layout": "channels_first", "kernel_layout": "oi",

@@ -55,9 +55,9 @@ def _constant_of_shape(c: Call) -> Value | Tensor:
 def filled(c: Call, fill: Tensor, shape: tuple[Dim, ...]) -> Value | Tensor:
     """One element repeated: as numbers where they are few, else as a broadcast."""
     known = c.contents.known(fill)
-    if known is not None and known.dtype != object and not any(isinstance(d, Expr) for d in shape):
-        if math.prod(shape) <= _FEW:  # type: ignore[arg-type]
-            return Tensor.of(np.full(shape, known))  # type: ignore[arg-type]
+    sizes = [d for d in shape if isinstance(d, int)]
+    if known is not None and known.dtype != object and len(sizes) == len(shape) and math.prod(sizes) <= _FEW:
+        return Tensor.of(np.full(sizes, known))
     return c.b.broadcast(c.value(fill), shape, ())
 
 
@@ -142,6 +142,9 @@ def _numbers_only(function: Any, what: str) -> Converter:
     return convert
 
 
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+
+
 def _refused_at_random(c: Call) -> Value:
     raise Refused("random numbers aren't supported")
 
@@ -154,6 +157,5 @@ CONVERTERS: Mapping[str, Converter] = {
     "Trilu": _trilu,
     "OneHot": _one_hot,
     "NonZero": _numbers_only(lambda c, x: np.array(np.nonzero(x), np.int64).reshape(x.ndim, -1), "elements"),
-    **{op: _refused_at_random for op in ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
-                                         "Bernoulli", "Multinomial")},
-}  # fmt: skip
+    **dict.fromkeys(_RANDOM, _refused_at_random),
+}

@@ -208,8 +208,8 @@ CONVERTERS: Mapping[str, Converter] = {
     **{
         onnx: _binary(ours)
         for onnx, ours in (
-            ("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "div"), ("And", "logical_and"), ("Or", "logical_or"),
-            ("Xor", "logical_xor"), ("BitwiseAnd", "bitwise_and"), ("BitwiseOr", "bitwise_or"),
+            ("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "div"), ("And", "logical_and"),
+            ("Or", "logical_or"), ("Xor", "logical_xor"), ("BitwiseAnd", "bitwise_and"), ("BitwiseOr", "bitwise_or"),
             ("BitwiseXor", "bitwise_xor"), ("Equal", "eq"), ("Less", "lt"), ("LessOrEqual", "le"), ("Greater", "gt"),
             ("GreaterOrEqual", "ge"),
         )

@@ -23,7 +23,7 @@ def wrapped(c: Call, index: int, sizes: Sequence[Dim]) -> Value:
     if known is not None and known.dtype != object and static:
         size = np.array(sizes, np.int64) if len(sizes) > 1 else np.int64(sizes[0])  # type: ignore[arg-type]
         if np.any((known < -size) | (known >= size)):
-            raise c.wrong("an index is out of range", seen=_first_outside(known, size), expected=f"within {list(sizes)}")
+            raise c.wrong("an index is out of range", _first_outside(known, size), f"within {list(sizes)}")
         if not np.any(known < 0):
             return c.x(index)
         return c.b.constant(np.where(known < 0, known + size, known).astype(known.dtype))

@@ -139,7 +139,8 @@ def _max_unpool(c: Call) -> Value:
         "scatter_along", flat, c.b.reshape(indices, (indices.type.size,)), c.b.reshape(x, (x.type.size,)), axis=0
     )
     y = c.b.reshape(filled, plain)
-    return padded(c, y, c.b.scalar(0, y.type.dtype), [0] * len(plain), [a - b for a, b in zip(shape, plain, strict=True)])
+    more = [a - b for a, b in zip(shape, plain, strict=True)]
+    return padded(c, y, c.b.scalar(0, y.type.dtype), [0] * len(plain), more)
 
 
 CONVERTERS: Mapping[str, Converter] = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from graphc.ir.graph import Value
 from graphc_onnx.call import Call, Converter
 from graphc_onnx.convert_movement import concatenate, part
@@ -44,7 +42,8 @@ def _recurrent(layer: Layer, states: int, activations: tuple[str, ...]) -> Conve
 
 def _check(c: Call, directions: int, activations: tuple[str, ...]) -> None:
     """Refuses what the composites can't do."""
-    given = [a.lower() for a in c.get("activations") or activations * directions]
+    # The default names two activations where one direction needs but one.
+    given = [a.lower() for a in c.get("activations") or activations * directions][: len(activations) * directions]
     if given != [a.lower() for a in activations] * directions:
         raise Refused(f"the activations {', '.join(given)} aren't supported")
     if c.get("clip") is not None:
@@ -57,8 +56,8 @@ def _check_lengths(c: Call, x: Value) -> None:
     """Sequences must all have the full length."""
     if not c.has(4):
         return
-    lengths = c.known(4)
-    if lengths is None or not np.all(lengths.astype(object) == x.type.shape[0]):
+    lengths = c.sizes(4, "lengths of sequences")
+    if any(length != x.type.shape[0] for length in lengths):
         raise Refused("sequences of different lengths aren't supported")
 
 

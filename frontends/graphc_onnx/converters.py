@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from graphc_onnx import (
     convert_contraction,
+    convert_control,
     convert_conv,
     convert_creation,
     convert_elementwise,
@@ -19,8 +20,8 @@ from graphc_onnx import (
 from graphc_onnx.call import Converter
 
 _FAMILIES = (
-    convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool, convert_norm,
-    convert_creation, convert_indexing, convert_recurrent,
+    convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool,
+    convert_norm, convert_creation, convert_indexing, convert_recurrent, convert_control,
 )  # fmt: skip
 
 CONVERTERS: Mapping[tuple[str, str], Converter] = {

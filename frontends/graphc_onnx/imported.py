@@ -32,7 +32,7 @@ ONNX_DTYPES: Mapping[int, DType] = {
 
 
 class Refused(Exception):
-    """A node can't be taken, for `reason`; `inputs` are those of the model that it needs to be constant, if that is why."""
+    """A node can't be taken, for `reason`; as constants, the model's `inputs` would let it be."""
 
     def __init__(self, reason: str, inputs: frozenset[str] = frozenset()) -> None:
         super().__init__(reason)
@@ -132,9 +132,7 @@ class Contents:
 
 def _is_closed(node: Node) -> bool:
     """Whether the node's attributes hold no symbol."""
-    return not any(
-        isinstance(d, Expr) for a in node.attributes.values() for d in (a if isinstance(a, tuple) else (a,))
-    )
+    return not any(isinstance(d, Expr) for a in node.attributes.values() for d in (a if isinstance(a, tuple) else (a,)))
 
 
 def sources(value: Value) -> frozenset[str]:

@@ -40,7 +40,7 @@ class OnnxBackendRep(BackendRep):
         """The outputs for inputs in order, or by name."""
         given = _by_name(self._inputs, inputs)
         executable = self._executable(given)
-        outputs = executable(*(given[name] for name in executable.input_names))
+        outputs = executable(*(given[name] for name in self._inputs if name not in self._compiled_in))
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def _executable(self, given: Mapping[str, np.ndarray]) -> Executable:

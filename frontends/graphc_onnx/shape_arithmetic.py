@@ -216,7 +216,7 @@ def _slice(call: Call, x: list[Array]) -> Any:
 
 
 def _axes(call: Call, x: list[Array], rank: int) -> tuple[int, ...] | None:
-    """The axes of Squeeze, Unsqueeze and reductions: an attribute, in newer opsets an operand; counted from the front."""
+    """The axes of Squeeze, Unsqueeze and reductions, from the front: an attribute, in newer opsets an operand."""
     given = _plain(x[1]) if len(x) > 1 else call.get("axes")
     return None if given is None else call.axes([int(a) for a in given], rank)
 

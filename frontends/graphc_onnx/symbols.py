@@ -43,8 +43,7 @@ class Symbols:
 
     def _from_file(self, dim: TensorShapeProto.Dimension, name: str, axis: int) -> Dim:
         if dim.HasField("dim_value"):
-            # 0 is an empty axis, or what some exporters write for a dim that they don't know.
-            return int(dim.dim_value) if dim.dim_value else symbol(self._fresh(f"{name}_{axis}"), 0)
+            return int(dim.dim_value)
         if not dim.dim_param:
             return symbol(self._fresh(f"{name}_{axis}"))
         if dim.dim_param not in self._by_param:
