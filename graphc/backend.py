@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -42,8 +42,8 @@ class CompileOptions:
 class KernelReport:
     """One kernel call of a compiled program.
 
-    name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, where dims are known.
-    """
+    name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, where dims are
+    known."""
 
     name: str
     origin: tuple[str, ...]
@@ -77,6 +77,11 @@ class Segment(Protocol):
     @property
     def kernels(self) -> Sequence[KernelReport]:
         """The kernel calls of one run, in order."""
+        ...
+
+    @property
+    def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
+        """A quick `run` for NumPy arrays that fit as they are, None where one doesn't (nothing ran); None: there is none."""
         ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -122,7 +127,11 @@ class Frontend(Protocol):
     """Turns a model into a graph. An object under the entry-point group `graphc.frontends`."""
 
     def import_model(
-        self, model: Any, *, example_inputs: Sequence[Any] | None = None, dynamic: Mapping[str, Mapping[int, Any]] | None = None
+        self,
+        model: Any,
+        *,
+        example_inputs: Sequence[Any] | None = None,
+        dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     ) -> Graph:
         """The model as a verified graph. Raises ModelError or UnsupportedOpError, with the layers."""
         ...

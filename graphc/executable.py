@@ -21,22 +21,27 @@ from graphc.ir.types import TensorType
 class Executable:
     """An immutable, thread-safe program. Made by `graphc.compile` or `graphc.load`.
 
-    Calling it takes the inputs in order (NumPy arrays, or anything with `__dlpack__`) and returns the outputs: one bare,
-    several as a tuple, of the kind that came in. Raises ShapeError where an input doesn't fit the signature.
-    """
+    Calling it takes the inputs in order (NumPy arrays, or anything with `__dlpack__`) and returns the outputs: one
+    bare, several as a tuple, of the kind that came in. Raises ShapeError where an input doesn't fit the signature."""
 
     def __init__(self, graph: Graph, segment: Segment, options: CompileOptions, report: CompileReport) -> None:
         self._graph = graph
         self._segment = segment
         self._options = options
         self._report = report
+        self._direct = segment.direct
         self._expected = [
-            (v.name, v.type, v.type.dtype.numpy, tuple(v.type.shape) if v.type.is_static else None) for v in graph.inputs
+            (v.name, v.type, v.type.dtype.numpy, tuple(v.type.shape) if v.type.is_static else None)
+            for v in graph.inputs
         ]
 
     # Running
 
     def __call__(self, *inputs: Any) -> Any:
+        if self._direct is not None:
+            found = self._direct(inputs)
+            if found is not None:
+                return found[0] if len(found) == 1 else found
         arrays, wrap = self._arrays(inputs)
         outputs = self._segment.run(arrays)
         if wrap is not None:
@@ -76,7 +81,9 @@ class Executable:
         """`x` in native byte order; raises ShapeError naming what doesn't fit."""
         if x.dtype.newbyteorder("=") != type.dtype.numpy:
             raise ShapeError(f"input {name} has the wrong dtype", seen=x.dtype, expected=type.dtype.numpy)
-        fits = x.ndim == type.rank and all(a == b for a, b in zip(x.shape, type.shape, strict=True) if isinstance(b, int))
+        fits = x.ndim == type.rank and all(
+            a == b for a, b in zip(x.shape, type.shape, strict=True) if isinstance(b, int)
+        )
         if not fits:
             raise ShapeError(f"input {name} has the wrong shape", seen=list(x.shape), expected=type)
         return x.astype(type.dtype.numpy)
@@ -170,7 +177,11 @@ class Executable:
 def _from_dlpack(x: Any, name: str, type: TensorType) -> tuple[np.ndarray, Any]:
     """The array behind a DLPack object, without a copy, and the function that makes results of its kind."""
     if not hasattr(x, "__dlpack__"):
-        raise ShapeError(f"input {name} is no array", seen=f"{x.__class__.__name__}", expected=f"a NumPy array or DLPack object of {type}")
+        raise ShapeError(
+            f"input {name} is no array",
+            seen=f"{x.__class__.__name__}",
+            expected=f"a NumPy array or DLPack object of {type}",
+        )
     library = sys.modules.get(x.__class__.__module__.partition(".")[0])
     return np.from_dlpack(x), getattr(library, "from_dlpack", None)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from graphc_llvm.instance import Frame, Instance, aligned_bytes
 from graphc_llvm.jit import Library, load_objects
 from graphc_llvm.program import KernelStep, LoopStep, Program, Step
 from graphc_llvm.runtime import runtime
+
+KEPT_INSTANCES = 16
+"""Plans, with their arenas, that a dynamic program keeps: of the dims that it met last."""
 
 SHORT_RUN = 50e-6
 """Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
@@ -55,6 +60,7 @@ class Runner:
         objects = [code.objects[key] for key, _ in code.program.kernels]
         self.library: Library | None = load_objects(objects, symbols) if symbols else None
         self.addresses = [self.library.address(s) for s in symbols] if self.library else []
+        self._lock = threading.Lock()
         self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
         self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
         self.dynamic = not all(t.is_static for t in (*code.program.inputs, *code.program.outputs))
@@ -63,17 +69,51 @@ class Runner:
     def instance(self, dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         """The program at these dims, planned at first use."""
         key = tuple(sorted(dims.items()))
+        with self._lock:
+            return self._instance(key, dims)
+
+    def _instance(self, key: tuple[tuple[str, int], ...], dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         if key not in self._made:
+            while len(self._made) >= KEPT_INSTANCES:
+                del self._made[next(iter(self._made))]
             made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [
                 ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)
             ]
-            self._made[key] = (
-                made,
-                Entry(runtime().library.address("run_program"), inputs, outputs, (), hold_gil=made.seconds < SHORT_RUN),
-            )
-        return self._made[key]
+            main = runtime().library.address("run_program")
+            entry = Entry(main, inputs, outputs, hold_gil=made.seconds < SHORT_RUN)
+            found = self._made[key] = made, entry
+            return found
+        found = self._made[key] = self._made.pop(key)  # the least recently used is first
+        return found
+
+    def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
+        """`run` of a static program on arrays that fit as they are; None where one of them doesn't, and nothing ran.
+
+        The native entry checks the arrays, so Python does next to nothing: what counts for programs of microseconds.
+        There is none for bf16, which the buffer protocol doesn't know, and for bool, whose bytes are checked first.
+        """
+        types = (*self.program.inputs, *self.program.outputs)
+        if self.static is None or any(t.dtype.name in ("bf16", "bool") for t in types):
+            return None
+        instance, entry = self.static
+        call, take, give, empty, ndarray = entry.call, instance.take_frame, instance.give_frame, np.empty, np.ndarray
+        made = [(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+
+        def run(inputs: tuple[Any, ...]) -> tuple[np.ndarray, ...] | None:
+            for x in inputs:
+                if type(x) is not ndarray or not x.flags.aligned:
+                    return None
+            outputs = tuple([empty(shape, dtype) for shape, dtype in made])
+            frame = take()
+            status = call(frame.context.address, inputs, outputs)
+            if status > 0:
+                self.fail(status, frame)
+            give(frame)
+            return None if status < 0 else outputs
+
+        return run
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
         """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
@@ -91,14 +131,18 @@ class Runner:
     def call(self, entry: Entry, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         status = entry.call(frame.context.address, tuple(map(_bits, inputs)), tuple(map(_bits, outputs)))
         if status > 0:
-            step = self.program.steps[frame.context.structure.error_step]
-            origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
-            name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
-            raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
+            self.fail(status, frame)
         if status < 0:
             raise ShapeError(
                 "the program's arguments don't fit its signature", seen=[f"{a.dtype}{list(a.shape)}" for a in inputs]
             )
+
+    def fail(self, status: int, frame: Frame) -> NoReturn:
+        """Raises what a kernel's status means, with the layer."""
+        step = self.program.steps[frame.context.structure.error_step]
+        origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
+        name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
+        raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> list[float]:
         """Seconds of each step of one run."""
@@ -165,6 +209,10 @@ class LlvmSegment:
     def kernels(self) -> Sequence[KernelReport]:
         dims = {s.name: s.low for s in self.graph.symbols().values()}
         return [_report(step, self.compiled.main.program, dims) for step in self.compiled.main.program.steps]
+
+    @functools.cached_property
+    def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
+        return None if self.graph.guards else self.runner.direct()
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return self.runner.run(inputs, self._dims(inputs))

@@ -24,6 +24,10 @@ class ReferenceSegment:
     kernels: Sequence[KernelReport] = ()
     stages: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def direct(self) -> None:
+        return None
+
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(np.array(y) for y in interpret(self.graph, inputs))  # fresh memory: outputs alias nothing
 
@@ -44,8 +48,12 @@ class ReferenceSegment:
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         produced = [v for n in self.graph.nodes for v in n.results]
         return MemoryReport(
-            arena=sum(evaluate(v.type.bytes, dims) for v in produced if v.producer and v.producer.op.name != "constant"),
-            constants=sum(evaluate(v.type.bytes, dims) for v in produced if v.producer and v.producer.op.name == "constant"),
+            arena=sum(
+                evaluate(v.type.bytes, dims) for v in produced if v.producer and v.producer.op.name != "constant"
+            ),
+            constants=sum(
+                evaluate(v.type.bytes, dims) for v in produced if v.producer and v.producer.op.name == "constant"
+            ),
         )
 
 

@@ -113,7 +113,10 @@ def _without_ones(b: Builder, match: Match) -> Value:
 
 
 def _adds_ones(node: Node) -> bool:
-    return not _same_type(node) and node.operands[0].type.size == node.result.type.size and not _repeats_ones(node)
+    x = node.operands[0].type
+    if x.rank == 0:  # the canonical form of a repeated number is the broadcast of a scalar: see view-of-splat
+        return False
+    return not _same_type(node) and x.size == node.result.type.size and not _repeats_ones(node)
 
 
 def _of_splat(node: Node) -> bool:
