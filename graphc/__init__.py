@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graphc.ir.builder import Builder
     from graphc.ir.graph import Graph
     from graphc.ir.parser import parse_graph
-    from graphc.ir.symbolic import symbol as Dim  # noqa: N812
+    from graphc.ir.symbolic import symbol as Dim
     from graphc.ir.text import print_graph
 
 _HOME = {

@@ -29,9 +29,9 @@ def _constants(graph: Graph) -> set[Value]:
     """Values that depend on constants alone."""
     found: set[Value] = set()
     for node in graph.nodes:
-        if "terminal" not in node.op.traits:
-            if node.op.name == "constant" or (node.operands and all(v in found for v in node.operands)):
-                found.update(node.results)
+        depends_on_constants = node.op.name == "constant" or (node.operands and all(v in found for v in node.operands))
+        if depends_on_constants and "terminal" not in node.op.traits:
+            found.update(node.results)
     return found
 
 
