@@ -40,8 +40,8 @@ def light_model(name: str, seed: int = 0, *, logits: bool = True) -> ModelProto:
         values = _values(graph, weight, tuple(int(d) for d in shape), rng)
         graph.initializer.append(onnx.numpy_helper.from_array(values, weight))
     _keep(graph.node, lambda n: n.op_type != "ConstantOfShape")
-    for node in graph.node:
-        node.name = node.output[0]  # the files number their layers; the names of their values say more
+    for i, node in enumerate(graph.node):  # the files number their layers; their operators and weights say more
+        node.name = next((x for x in node.input if x in filled), f"{node.op_type}_{i}")
     if logits and graph.node[-1].op_type == "Softmax":
         graph.output[0].name = graph.node[-1].input[0]
         del graph.node[-1]

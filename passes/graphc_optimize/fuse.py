@@ -12,6 +12,7 @@ from graphc.pipeline import EXACT, Claim, PassContext, PassResult
 from graphc_optimize.dce import erase_unused
 from graphc_optimize.fuse_groups import grow
 from graphc_optimize.fuse_legality import Group, is_literal, is_source, is_view, kind_of
+from graphc_optimize.sink_broadcasts import sink_broadcasts
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Fuse:
         for node in graph.nodes:
             if node.op.name == "scan":
                 self._fuse_region(graph, node, context, counts)
+        sink_broadcasts(graph, context)
         _one_reader_each(graph)
         for group in grow(graph).groups():
             inner = _without_border(Group.of(group.nodes))  # by now, it may read fusions
@@ -96,7 +98,7 @@ def _is_border(node: Node, inside: set[Node]) -> bool:
 def _replace(graph: Graph, group: Group, kind: str, context: PassContext) -> None:
     """Puts a fusion in the place of a group's nodes."""
     body = _body(group)
-    origin = tuple(dict.fromkeys(o for n in group.nodes for o in n.origin))
+    origin = _origin(group)
     last = group.nodes[-1]
     builder = Builder(graph, before=last, origin=origin)
     fusion = builder.emit("fusion", group.inputs, body=body, kind=kind)
@@ -108,6 +110,17 @@ def _replace(graph: Graph, group: Group, kind: str, context: PassContext) -> Non
     for new, original in zip(fusion.results, names, strict=True):
         if new.name != original:
             graph.rename(new, original)
+
+
+def _origin(group: Group) -> tuple[str, ...]:
+    """The layers whose work the group does: repeated literals, which layers everywhere share, say nothing of it."""
+    fixed: set[Node] = set()
+    for n in group.nodes:
+        producers = [v.producer for v in n.operands]
+        if producers and all(p is not None and (p in fixed or is_literal(p)) for p in producers):
+            fixed.add(n)
+    working = [n for n in group.nodes if n not in fixed] or group.nodes
+    return tuple(dict.fromkeys(o for n in working for o in n.origin))
 
 
 def _body(group: Group) -> Graph:
