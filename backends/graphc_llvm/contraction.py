@@ -141,6 +141,8 @@ def _match(body: LoopBody, target: Target) -> Contraction | None:
     reduced = {a.name for a in body.axes_of("reduction")}
     if body.sequential or not reduced or body.axes_of("scan"):
         return None
+    if any(a.extent == 0 for a in body.axes) or any((bounds(a.extent)[0] or 0) < 1 for a in body.axes_of("reduction")):
+        return None  # the tiles of an empty sum would never be finished
     core = _product_of_loads(body, reduced)
     if core is None:
         return None
@@ -275,7 +277,7 @@ def panel_widths(columns: Dim, rows: Dim, dtype: DType, target: Target) -> list[
     most = 4 if target.vector_registers >= 32 else 2
     options = [lanes * v for v in (most, most - 1, 2, 1) if v > 0]
     options = list(dict.fromkeys(options))
-    if not isinstance(columns, int):
+    if not isinstance(columns, int) or columns == 0:
         return options
     return sorted(options, key=lambda w: (_waste(columns, w), -w))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.opdef import Attribute, Inference, NotDifferentiable, OpDef, Sample
 from graphc.ir.types import TensorType, f64
 
@@ -24,6 +24,14 @@ def _infer(_: Inference, types: Sequence[TensorType], a: Mapping[str, Any]) -> t
         seen, wanted = (", ".join(map(str, t)) for t in (types, expected))
         raise ShapeError("operands don't fit the body", seen=seen, expected=wanted)
     return tuple(v.type for v in a["body"].outputs)
+
+
+def _decompose(b: Builder, node: Node) -> Sequence[Value]:
+    body = node["body"]
+    mapping = dict(zip(body.inputs, node.operands, strict=True))
+    for inner in body.nodes:
+        Graph.copy_node(inner, b.graph, mapping, b.before)
+    return [mapping[v] for v in body.outputs]
 
 
 def _samples() -> Iterable[Sample]:
@@ -44,6 +52,7 @@ OPERATORS = (
         infer=_infer,
         reference=lambda x, a: tuple(a["body"](x)),
         vjp=NotDifferentiable("graphs are differentiated before they are fused"),
+        decompose=_decompose,
         samples=_samples,
         dtypes=("f64",),
         doc="The outputs of `body` at the operands. A `loop` is one nest, a `tile` several per tile of outer axes.",
