@@ -7,8 +7,6 @@ Near 0, where shifting x^2 to the middle rounds too much, there is a second poly
 
 from __future__ import annotations
 
-import math
-
 from graphc_llvm import emit
 from graphc_llvm.math.double_word import two_product
 from graphc_llvm.math.lanes import Lanes, coefficients, fma, horner, where
@@ -21,20 +19,24 @@ NEAR_MIDDLE = {emit.F32: 1.125, emit.F64: 1.5}
 
 def erf(x: Lanes) -> Lanes:
     """2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x."""
-    magnitude = x.abs().at_most(math.sqrt(2.0 / SCALE[x.element]))
+    magnitude = x.abs()
     square = magnitude * magnitude
-    scale, middle = SCALE[x.element], NEAR_MIDDLE[x.element]
+    result = inner(magnitude, square).at_most(1.0)
+    return where(square > 2.0 / SCALE[x.element], 1.0, result).with_sign_of(x)
+
+
+def inner(x: Lanes, square: Lanes) -> Lanes:
+    """erf(x) where the polynomial's interval reaches; `square` is x^2, and x >= 0."""
+    scale, middle, terms = SCALE[x.element], NEAR_MIDDLE[x.element], coefficients("erf", x)
     w = fma(square, scale, -1.0)
-    terms = coefficients("erf", x)
     rest = horner(w, terms[1:])  # two chains would cancel each other at the far end
     ratio = fma(w, rest, terms[0])
     if not x.strict and not x.is_f64:
-        return (magnitude * ratio).at_most(1.0).with_sign_of(x)
+        return x * ratio
     # What the last operations lose is added again: in w + 1, whose power -1/2 the ratio nearly is, and in the products.
     above = w + 1.0
     shift = fma(square, scale, -above) / above
     lost = fma(shift * -0.5, ratio, fma(w, rest, terms[0] - ratio))
-    far = two_product(magnitude, ratio)
-    near = magnitude * horner(square - middle, coefficients("erf_near_zero", x))
-    far_sum = (far.high + fma(magnitude, lost, far.low)).at_most(1.0)
-    return where(square < 2.0 * middle, near, far_sum).with_sign_of(x)
+    far = two_product(x, ratio)
+    near = x * horner(square - middle, coefficients("erf_near_zero", x))
+    return where(square < 2.0 * middle, near, far.high + fma(x, lost, far.low))

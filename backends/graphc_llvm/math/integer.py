@@ -15,7 +15,7 @@ Fault = Callable[[ir.IRBuilder, ir.Value], None]
 
 def smallest(x: Lanes) -> int:
     """The most negative value of the type of x, signed."""
-    return -(1 << (x.element.width - 1))
+    return -(1 << (int(x.element.width) - 1))
 
 
 def maximum(x: Lanes, y: Lanes, signed: bool) -> Lanes:

@@ -43,7 +43,7 @@ class Lanes:
     @property
     def is_f64(self) -> bool:
         """Whether the lanes are f64."""
-        return self.element == emit.F64
+        return bool(self.element == emit.F64)
 
     @property
     def mantissa_bits(self) -> int:

@@ -148,19 +148,18 @@ def emit_scalar_op(
     if not supports(name, dtype):
         raise ValueError(f"no scalar operation {name!r} on {dtype}: ask supports() first")
     operands = [Lanes(b, value, numerics == "strict") for value in args]
-    signed = dtype.startswith("i")
+    x, y, signed = operands[0], operands[-1], dtype.startswith("i")
     if name == "select":
         return where(*operands).value
     if name in COMPARISONS:
-        return compare(*operands, COMPARISONS[name], signed).value
+        return compare(x, y, COMPARISONS[name], signed).value
     if dtype in ("f32", "f64"):
-        table = FLOAT_UNARY if name in FLOAT_UNARY else FLOAT_BINARY
-        return table[name](*operands).value
+        return (FLOAT_UNARY[name](x) if name in FLOAT_UNARY else FLOAT_BINARY[name](x, y)).value
     if dtype == "bool":
-        return (~operands[0] if name == "logical_not" else BOOL_BINARY[name](*operands)).value
+        return (~x if name == "logical_not" else BOOL_BINARY[name](x, y)).value
     if name in INTEGER_DIVISION:
-        return INTEGER_DIVISION[name](*operands, signed, fault).value
-    return (INTEGER_UNARY if name in INTEGER_UNARY else INTEGER_BINARY)[name](*operands, signed).value
+        return INTEGER_DIVISION[name](x, y, signed, fault).value
+    return (INTEGER_UNARY[name](x, signed) if name in INTEGER_UNARY else INTEGER_BINARY[name](x, y, signed)).value
 
 
 def compare(x: Lanes, y: Lanes, predicate: str, signed: bool) -> Lanes:
