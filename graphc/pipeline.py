@@ -62,6 +62,8 @@ class PassContext:
     weights: Sequence[TensorData] = ()
     replaced: dict[Value, Value] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    dumps: int = 0
+    """How many graphs were dumped: several managers may run in one compilation."""
 
     def replace(self, graph: Graph, old: Value, new: Value) -> None:
         """Makes every reader of `old` read `new`, of the same type, and records it; an output keeps its name."""
@@ -131,12 +133,12 @@ class PassManager:
     def run(self, graph: Graph, context: PassContext) -> list[PassRecord]:
         """Edits the graph; raises VerifyError where a pass breaks the IR's rules or its claim."""
         verify_graph(graph)
-        self._write(0, "input", graph)
+        self._write("input", graph, context)
         runs: list[Checker] = []
         if self.verify != "off":
             runs = checkers(graph, [p.claim for p in self.passes], self.verify, self.inputs)
         records = []
-        for i, p in enumerate(self.passes, 1):
+        for p in self.passes:
             before = graph.clone()[0] if runs else graph
             context.replaced.clear()
             start = time.perf_counter()
@@ -147,7 +149,7 @@ class PassManager:
             except VerifyError as e:
                 e.what = f"after pass {p.name}: {e.what}"
                 raise
-            self._write(i, p.name, graph)
+            self._write(p.name, graph, context)
             for run in runs:
                 failure = run.check(graph, p.claim, context.replaced)
                 if failure is not None:
@@ -155,10 +157,11 @@ class PassManager:
             records.append(PassRecord(p.name, result.changed, dict(result.stats), seconds))
         return records
 
-    def _write(self, number: int, name: str, graph: Graph) -> None:
+    def _write(self, name: str, graph: Graph, context: PassContext) -> None:
         if self.dump is not None:
             self.dump.mkdir(parents=True, exist_ok=True)
-            (self.dump / f"{number:02}-{name}.txt").write_text(print_graph(graph), encoding="utf-8")
+            (self.dump / f"{context.dumps:02}-{name}.txt").write_text(print_graph(graph), encoding="utf-8")
+            context.dumps += 1
 
 
 def _broken(

@@ -101,10 +101,13 @@ def test_records_say_what_each_pass_did() -> None:
 def test_graph_is_dumped_after_each_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path / "dump"))
     graph = parse_graph(TEXT)
-    PassManager([Scale(), Rewire()]).run(graph, PassContext())
+    context = PassContext()
+    PassManager([Scale(), Rewire()]).run(graph, context)
     assert sorted(p.name for p in (tmp_path / "dump").iterdir()) == ["00-input.txt", "01-scale.txt", "02-rewire.txt"]
     assert (tmp_path / "dump/00-input.txt").read_text() == TEXT
     assert (tmp_path / "dump/02-rewire.txt").read_text() == print_graph(graph)
+    PassManager([Scale()]).run(graph, context)
+    assert (tmp_path / "dump/04-scale.txt").exists()
 
 
 def test_graph_is_verified_after_each_pass() -> None:
