@@ -15,6 +15,7 @@ from graphc.executable import Executable
 from graphc.ir.graph import Graph
 from graphc.ir.text import operators_of, print_structure, weights_of
 from graphc.ir.verifier import verify as verify_graph
+from graphc.ops import core_operators
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc.version import __version__
 
@@ -46,7 +47,7 @@ def run_passes(
 
 def compile(
     model: Any,
-    backend: str = "llvm",
+    backend: str | Backend = "llvm",
     *,
     example_inputs: Sequence[Any] | None = None,
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
@@ -61,31 +62,39 @@ def compile(
     """An executable of `model`.
 
     model: a path to an ONNX file, a ModelProto, any object that an installed frontend takes, or a Graph.
-    backend: the name of an installed backend; what it can't do raises UnsupportedOpError, nothing falls back.
+    backend: an installed backend's name, or a backend; what it can't do raises UnsupportedOpError, nothing falls back.
     precision: the element type of float arithmetic; "f32" leaves the model's own types.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
     target: the CPU or GPU to compile for (default: this machine). threads: how many to use (default: all it may).
     passes: replaces the backend's own pipeline. verify: checks each pass against the interpreter on generated inputs.
     cache: reuse and keep compiled code in the user's cache.
     """
-    options = CompileOptions(backend, precision, numerics, target, threads, verify, cache)
+    name = backend if isinstance(backend, str) else backend.name
+    options = CompileOptions(name, precision, numerics, target, threads, verify, cache)
     start = time.perf_counter()
     graph = import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     imported = time.perf_counter() - start
-    executable = compile_graph(graph, options, passes)
+    executable = compile_graph(graph, options, passes, None if isinstance(backend, str) else backend)
     executable.report.seconds["import"] = imported
     return executable
 
 
-def compile_graph(graph: Graph, options: CompileOptions, passes: Sequence[str | Pass] | None = None) -> Executable:
-    """An executable of a verified graph; the graph itself is left as it is."""
-    found = cast(Backend, plugins.find(plugins.BACKENDS, options.backend))
+def compile_graph(
+    graph: Graph,
+    options: CompileOptions,
+    passes: Sequence[str | Pass] | None = None,
+    backend: Backend | None = None,
+) -> Executable:
+    """An executable of a verified graph; the graph itself is left as it is. `backend`: one that isn't installed."""
+    found = cast(Backend, plugins.find(plugins.BACKENDS, options.backend)) if backend is None else backend
     if options.precision not in ("f32",):
         raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
     if options.numerics not in ("fast", "strict"):
         raise GraphcError("there is no such numerics mode", seen=options.numerics, expected='"fast" or "strict"')
     report = CompileReport()
-    cachable = options.cache and options.verify == "off" and passes is None
+    # Code of operators from elsewhere may change without a sign of it: programs with them aren't kept.
+    known = operators_of(graph).keys() <= core_operators().keys()
+    cachable = options.cache and options.verify == "off" and passes is None and known
     key = cache_key(graph, options) if cachable else ""
     if cachable:
         start = time.perf_counter()

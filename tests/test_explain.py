@@ -10,11 +10,11 @@ from graphc.explain import describe
 
 TEXT = """
 graph @net(%x: f32[batch,6], %z: f32[rows,6], %u: f32[6,5], %v: f32[5,4]) where batch <= 8, batch == rows {
-  %s: f32[batch,6] = add(%x, %z) from "sum"
-  %a: f32[batch,5] = matmul(%s, %u) from "fc1"
-  %b: f32[batch,5] = relu(%a) from "act1"
-  %c: f32[batch,4] = matmul(%b, %v) from "fc2"
-  %d: f32[batch,4] = relu(%c) from "act2"
+  %s: f32[rows,6] = add(%x, %z) from "sum"
+  %a: f32[rows,5] = matmul(%s, %u) from "fc1"
+  %b: f32[rows,5] = relu(%a) from "act1"
+  %c: f32[rows,4] = matmul(%b, %v) from "fc2"
+  %d: f32[rows,4] = relu(%c) from "act2"
   return %d
 }
 """

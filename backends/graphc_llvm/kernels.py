@@ -129,11 +129,15 @@ def kernel_name(body: Graph) -> str:
     return "_".join(short[:6])
 
 
+KERNEL_MAKERS = ("graphc_llvm", "graphc_llvm.math", "graphc.lowering")
+"""The packages whose code makes kernels."""
+
+
 @functools.cache
-def sources_digest() -> str:
-    """A digest of the code that makes kernels: another version of it never takes this one's kernels from the cache."""
+def sources_digest(packages: tuple[str, ...] = KERNEL_MAKERS) -> str:
+    """A digest of the packages' code: another version of it never takes from the cache what this one made."""
     h = hashlib.sha256(f"llvm {llvm.llvm_version_info}".encode())
-    for package in ("graphc_llvm", "graphc_llvm.math", "graphc.lowering"):
+    for package in packages:
         for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
             if file.name.endswith((".py", ".ll")):
                 h.update(file.name.encode() + b"\0" + file.read_bytes())

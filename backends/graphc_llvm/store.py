@@ -12,7 +12,7 @@ from graphc.errors import ArtifactError
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES
 from graphc_llvm.cache import Cache
-from graphc_llvm.kernels import cached_code, sources_digest
+from graphc_llvm.kernels import KERNEL_MAKERS, cached_code, sources_digest
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
 
@@ -43,8 +43,12 @@ def restore(key: str, cache: Cache) -> Compiled | None:
     return None if main is None or prepare is None else Compiled(main, prepare, weights, stages)
 
 
+PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.rewrite", "graphc_optimize")
+"""The packages whose code makes programs: passes and operators' decompositions too."""
+
+
 def _entry(key: str) -> str:
-    return f"program {key} {sources_digest()}"
+    return f"program {key} {sources_digest(PROGRAM_MAKERS)}"
 
 
 def _code_json(code: Code) -> dict[str, Any]:
