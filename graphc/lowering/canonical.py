@@ -71,9 +71,7 @@ def _renamed(loop: LoopBody, outer: tuple[Axis, ...], buffers: tuple[Buffer, ...
     numbers = {a.name: f"i{n}" for n, a in enumerate((*outer, *loop.axes))}
     named = [v for v in map(defined, loop.statements) if v is not None]
     values = {v: f"v{n}" for n, v in enumerate(named)}
-    symbols: dict[str, Dim] = {
-        a.name: axis_symbol(replace(a, name=numbers[a.name])) for a in (*outer, *loop.axes)
-    }
+    symbols: dict[str, Dim] = {a.name: axis_symbol(replace(a, name=numbers[a.name])) for a in (*outer, *loop.axes)}
 
     def through(e: Dim) -> Dim:
         if isinstance(e, int):
@@ -84,4 +82,3 @@ def _renamed(loop: LoopBody, outer: tuple[Axis, ...], buffers: tuple[Buffer, ...
     statements = tuple(rename_values(map_expressions(s, through), values) for s in loop.statements)
     axes = tuple(Axis(numbers[a.name], through(a.extent), a.kind) for a in loop.axes)
     return LoopBody(name, buffers, axes, statements, loop.sequential)
-

@@ -16,9 +16,7 @@ def buffers_of(graph: Graph) -> list[Buffer]:
     return inputs + [Buffer(str(len(inputs) + i), v.type, "out") for i, v in enumerate(graph.outputs)]
 
 
-def new_nest(
-    graph: Graph, kept: Mapping[Value, Kept] | None = None, rules: Mapping[str, Rule] | None = None
-) -> Nest:
+def new_nest(graph: Graph, kept: Mapping[Value, Kept] | None = None, rules: Mapping[str, Rule] | None = None) -> Nest:
     """An empty nest over the body's inputs, and over what earlier nests kept."""
     buffers = {v: str(i) for i, v in enumerate(graph.inputs)}
     return Nest({**RULES, **(rules or {})}, buffers, dict(kept or {}), transparent=TRANSPARENT)

@@ -116,9 +116,7 @@ def _holds(predicate: Predicate, values: Environment) -> np.ndarray:
     return result
 
 
-def _positions(
-    s: Load | Store, buffer: np.ndarray, values: Environment, holds: np.ndarray
-) -> tuple[np.ndarray, ...]:
+def _positions(s: Load | Store, buffer: np.ndarray, values: Environment, holds: np.ndarray) -> tuple[np.ndarray, ...]:
     """The index arrays of an access, 0 where its predicate fails."""
     index = []
     for i, e in enumerate(s.index):
@@ -126,7 +124,9 @@ def _positions(
         outside = at[(at < 0) | (at >= buffer.shape[i])]
         if outside.size:
             if i in s.checked:
-                raise NumericError("index out of range", seen=outside.flat[0], expected=f"0 <= index < {buffer.shape[i]}")
+                raise NumericError(
+                    "index out of range", seen=outside.flat[0], expected=f"0 <= index < {buffer.shape[i]}"
+                )
             raise IndexError(f"{s}: {outside.flat[0]} is outside of [0, {buffer.shape[i]})")
         index.append(at)
     return tuple(index)
@@ -196,9 +196,7 @@ def _arg_extreme(kind: str, operand: np.ndarray, holds: np.ndarray, over: Sequen
     return found.reshape(kept)
 
 
-def _store(
-    s: Store, buffer: np.ndarray, loop: LoopBody, extents: Sequence[int], values: Environment
-) -> None:
+def _store(s: Store, buffer: np.ndarray, loop: LoopBody, extents: Sequence[int], values: Environment) -> None:
     rank = len(extents)
     holds = _holds(s.predicate, values)
     operand = values[s.operand] if isinstance(s.operand, str) else np.asarray(s.operand)

@@ -73,7 +73,9 @@ def _position(here: Sequence[tuple[Dim, Dim]], inner: Dim, size: Dim | None) -> 
     for k in range(len(here) + 1):
         suffix = product(d for _, d in here[k:])
         if _divides(suffix, inner):
-            quotient = floordiv(linear_index([i for i, _ in here[:k]], [d for _, d in here[:k]]), floordiv(inner, suffix))
+            quotient = floordiv(
+                linear_index([i for i, _ in here[:k]], [d for _, d in here[:k]]), floordiv(inner, suffix)
+            )
             return quotient if size is None else mod(quotient, size)
     raise AssertionError("the empty product divides everything")
 

@@ -208,7 +208,10 @@ class TileBody:
     loops: tuple[LoopBody, ...]
 
     def __str__(self) -> str:
-        lines = [f"tile {self.name}({', '.join(map(str, self.buffers))}) {{", f"  for {', '.join(map(str, self.axes))} {{"]
+        lines = [
+            f"tile {self.name}({', '.join(map(str, self.buffers))}) {{",
+            f"  for {', '.join(map(str, self.axes))} {{",
+        ]
         lines += [f"  {line}" for loop in self.loops for line in _nest(loop)]
         return "\n".join([*lines, "  }", "}"]) + "\n"
 

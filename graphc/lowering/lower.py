@@ -92,12 +92,13 @@ def _lower_scatter(graph: Graph, node: Node, buffers: Sequence[Buffer], name: st
     if node.op.name == "scatter_along":
         axis = node["axis"]
         found = write.position(write.value(indices, Demand(at)), x.type.shape[axis])
-        to, checked = (*at[:axis], found, *at[axis + 1 :]), (axis,)
+        store = Store(out, (*at[:axis], found, *at[axis + 1 :]), element, combine=node["combine"], checked=(axis,))
     else:
         lead = indices.type.rank - 1
         vector = index_vector(write, indices, Demand(at[:lead]), x.type.shape)
-        to, checked = (*vector, *at[lead:]), tuple(range(len(vector)))
-    write.statements.append(Store(out, to, element, combine=node["combine"], checked=checked))
+        checked = tuple(range(len(vector)))
+        store = Store(out, (*vector, *at[lead:]), element, combine=node["combine"], checked=checked)
+    write.statements.append(store)
     return canonical(name, buffers, [], [draft(copy), draft(write, sequential=True)])
 
 
@@ -113,5 +114,3 @@ def _check_symbols(graph: Graph) -> None:
     if taken:
         reason = f"dimensions can't be called {', '.join(taken)}: these are names of loop axes and values"
         raise UnsupportedOpError("lowering", [Unsupported("graph", graph.name, reason)])
-
-

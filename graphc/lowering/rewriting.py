@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from graphc.ir.symbolic import Dim, Expr, FloorDiv, Mod, free_symbols
+from graphc.ir.symbolic import Dim, Expr, Extremum, FloorDiv, Mod, free_symbols
 from graphc.lowering.loop_body import Apply, Index, Load, LoopBody, Operand, Predicate, Reduce, Statement, Store
 
 Access = Load | Store
@@ -102,6 +102,6 @@ def divisions(e: Dim) -> Iterator[FloorDiv | Mod]:
                 yield atom
                 yield from divisions(atom.numerator)
                 yield from divisions(atom.divisor)
-            elif hasattr(atom, "arguments"):
+            elif isinstance(atom, Extremum):
                 for x in atom.arguments:
                     yield from divisions(x)

@@ -90,12 +90,11 @@ def _group(spec: ConvSpec, channel: Dim, channels: Dim) -> Dim:
     return 0 if spec.groups == 1 else floordiv(channel, floordiv(channels, spec.groups))
 
 
-def _slide(
-    spec: ConvSpec, at: Sequence[Dim], t: Sequence[Dim], size: Sequence[Dim]
-) -> tuple[list[Dim], Predicate]:
+def _slide(spec: ConvSpec, at: Sequence[Dim], t: Sequence[Dim], size: Sequence[Dim]) -> tuple[list[Dim], Predicate]:
     """The spatial index that window position t of output position `at` meets, and the condition that it isn't padding."""
     position = [
-        p * spec.strides[i] - spec.padding[2 * i] + k * spec.dilation[i] for i, (p, k) in enumerate(zip(at, t, strict=True))
+        p * spec.strides[i] - spec.padding[2 * i] + k * spec.dilation[i]
+        for i, (p, k) in enumerate(zip(at, t, strict=True))
     ]
     return position, tuple(Range(p, 0, s) for p, s in zip(position, size, strict=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -74,7 +74,9 @@ def dot(nest: Nest, v: Value, demand: Demand) -> Operand:
     m = len(lhs_batch) + len(lhs_free)
     batch, rows, columns = demand.index[: len(lhs_batch)], demand.index[len(lhs_batch) : m], demand.index[m:]
 
-    def index(batched: tuple[int, ...], free: tuple[int, ...], at: tuple[Dim, ...], contracted: tuple[int, ...]) -> Demand:
+    def index(
+        batched: tuple[int, ...], free: tuple[int, ...], at: tuple[Dim, ...], contracted: tuple[int, ...]
+    ) -> Demand:
         axes = dict(zip((*batched, *free, *contracted), (*batch, *at, *positions), strict=True))
         return demand.inner().at([axes[i] for i in range(len(axes))])
 
@@ -141,7 +143,10 @@ def reducing(nest: Nest, v: Value, demand: Demand) -> Node:
 
 
 RULES: dict[str, Rule] = {
-    **{f"reduce_{k}": reduction(cast(Literal["sum", "prod", "max", "min"], k)) for k in ("sum", "prod", "max", "min")},
+    "reduce_sum": reduction("sum"),
+    "reduce_prod": reduction("prod"),
+    "reduce_max": reduction("max"),
+    "reduce_min": reduction("min"),
     "argmax": arg_extreme("argmax"),
     "argmin": arg_extreme("argmin"),
     "cumsum": running("sum"),
@@ -150,4 +155,3 @@ RULES: dict[str, Rule] = {
     "window_sum": window,
     "window_max": window,
 }
-

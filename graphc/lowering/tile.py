@@ -84,9 +84,8 @@ class _Tile:
 
     def lower(self, buffers: list[Buffer], name: str) -> Body:
         for v in self.graph.outputs:
-            if v not in self.placed:
-                node = v.producer
-                raise unsupported(node, "its elements don't correspond to the rows of its tile") if node else ValueError(v)
+            if v not in self.placed and v.producer is not None:
+                raise unsupported(v.producer, "its elements don't correspond to the rows of its tile")
         count = 1 + max(max(map(self._when, self.graph.outputs)), *(self.tail[n.result] for n in self.reductions))
         kept: dict[Value, Kept] = {}
         loops: list[LoopBody] = []

@@ -148,5 +148,3 @@ def _add_guards(body: Graph, node: Node) -> None:
     inference = Inference()
     node.op.infer(inference, [v.type for v in node.operands], node.attributes)
     body.guards += [g for g in inference.guards if g not in body.guards]
-
-

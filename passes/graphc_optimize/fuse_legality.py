@@ -19,6 +19,9 @@ GATHERS = frozenset({"gather", "take_along", "gather_nd"})
 MOVES = frozenset({"reshape", "transpose", "broadcast", "slice", "reverse"})
 """Views that ask for one element of their operand wherever they have one."""
 
+ROW_MOVES = frozenset({"reshape", "transpose", "reverse"})
+"""Views whose result has each element of the operand once."""
+
 ALONE = SCATTERS | RUNNING | {"concat"}
 """Operators with nests of their own form."""
 
@@ -232,7 +235,7 @@ def _reads_own_row(nodes: Sequence[Node], placed: dict[Value, Index], after: set
         if node.op.name == "broadcast":
             if tuple(_operand_index(node, placed[result])) != placed[node.operands[0]]:
                 return False
-        elif "elementwise" not in node.op.traits and node.op.name not in (*REDUCTIONS, "reshape", "transpose", "reverse"):
+        elif "elementwise" not in node.op.traits and node.op.name not in ROW_MOVES | REDUCTIONS:
             return False
     return True
 
@@ -264,10 +267,8 @@ def _reads_in_place(node: Node, placed: dict[Value, Index], inside: set[Node]) -
     """Whether an elementwise node reads computed operands where they are in the frame, so that nothing is computed twice."""
     if "elementwise" not in node.op.traits:
         return True
-    at = placed[node.results[0]]
-    return all(
-        placed.get(v) == at for v in node.operands if v.producer in inside and v.producer is not None and not is_view(v.producer)
-    )
+    computed = [v for v in node.operands if v.producer is not None and v.producer in inside and not is_view(v.producer)]
+    return all(placed.get(v) == placed[node.results[0]] for v in computed)
 
 
 def _moves_in_place(node: Node, placed: dict[Value, Index], inside: set[Node]) -> bool:
@@ -297,4 +298,3 @@ def _frame(prefix: str, shape: Sequence[Dim]) -> list[Dim]:
 
 def _names(e: Dim) -> set[str]:
     return {s.name for s in free_symbols(e)} if isinstance(e, Expr) else set()
-

@@ -75,7 +75,7 @@ body kernel(%0: f32[n,8,8,4] in, %1: f32[3,3,4,6] in, %2: f32[6] in, %3: f32[n,8
     store %4[i0, i1, i2, i3] = v8
   }
 }
-"""
+"""  # noqa: E501
 
 
 def test_softmax():
@@ -255,4 +255,4 @@ body kernel(%0: f32[n,6,8,8] in, %1: f32[12,3,3,3] in, %2: f32[n,12,4,4] out) {
     store %2[i0, 6*i1 + i2, i3, i4] = v3
   }
 }
-"""
+"""  # noqa: E501
