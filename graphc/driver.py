@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from graphc import plugins
 from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Verify
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, PluginError
 from graphc.executable import Executable
 from graphc.ir.graph import Graph
 from graphc.ir.text import operators_of, print_structure, weights_of
@@ -86,7 +86,7 @@ def compile_graph(
     backend: Backend | None = None,
 ) -> Executable:
     """An executable of a verified graph; the graph itself is left as it is. `backend`: one that isn't installed."""
-    found = cast(Backend, plugins.find(plugins.BACKENDS, options.backend)) if backend is None else backend
+    found = _backend(options.backend) if backend is None else backend
     if options.precision not in ("f32",):
         raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
     if options.numerics not in ("fast", "strict"):
@@ -121,6 +121,13 @@ def compile_graph(
     if cachable:
         found.store(segment, key)
     return Executable(graph, segment, options, report)
+
+
+def _backend(name: str) -> Backend:
+    found: Any = plugins.find(plugins.BACKENDS, name)
+    if getattr(found, "name", None) != name or not callable(getattr(found, "compile", None)):
+        raise PluginError(f"the plugin {name!r} in {plugins.BACKENDS} is no backend of that name", seen=repr(found))
+    return cast(Backend, found)
 
 
 def cache_key(graph: Graph, options: CompileOptions) -> str:

@@ -157,10 +157,11 @@ class _Parser:
             if not self.accept(","):
                 break
         self.take("punct", "=")
+        name = self.take("name")
         try:
-            op = self.lookup(self.take("name"))
+            op = self.lookup(name)
         except KeyError as e:
-            raise self.fail("a known operator") from e
+            raise self.fail(f"a known operator, not {name}") from e
         self.take("punct", "(")
         operands: list[Value] = []
         while not self.accept(")"):
