@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphc_onnx import (
+    convert_attention,
     convert_contraction,
     convert_control,
     convert_conv,
     convert_creation,
     convert_elementwise,
     convert_indexing,
+    convert_loss,
     convert_movement,
     convert_norm,
     convert_pool,
+    convert_quantize,
     convert_recurrent,
     convert_reduce,
+    convert_resize,
 )
 from graphc_onnx.call import Converter
 
 _FAMILIES = (
     convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool,
     convert_norm, convert_creation, convert_indexing, convert_recurrent, convert_control,
+    convert_attention, convert_loss, convert_resize, convert_quantize,
 )  # fmt: skip
 
 CONVERTERS: Mapping[tuple[str, str], Converter] = {
