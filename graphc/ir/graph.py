@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphc.ir.symbolic import Dim, Symbol
+from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -92,6 +92,17 @@ class Node:
         """The only result; raises ValueError where there are several."""
         (value,) = self.results
         return value
+
+    def symbols(self) -> frozenset[Symbol]:
+        """Every symbol in the types of the results and in attributes, regions included: what a run must know."""
+        found = {s for v in self.results for s in v.type.symbols()}
+        for attribute in self.attributes.values():
+            if isinstance(attribute, Graph):
+                found.update(attribute.symbols().values(), *(n.symbols() for n in attribute.nodes))
+            else:
+                items = attribute if isinstance(attribute, tuple) else (attribute,)
+                found.update(s for d in items if isinstance(d, Expr) for s in free_symbols(d))
+        return frozenset(found)
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attributes[attribute]

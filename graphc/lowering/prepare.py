@@ -26,11 +26,11 @@ def split_prepare(graph: Graph) -> tuple[Graph, Graph, list[TensorData]]:
 
 
 def _constants(graph: Graph) -> set[Value]:
-    """Values that depend on constants alone."""
+    """Values that depend on constants alone, and not on the sizes of inputs."""
     found: set[Value] = set()
     for node in graph.nodes:
         depends_on_constants = node.op.name == "constant" or (node.operands and all(v in found for v in node.operands))
-        if depends_on_constants and "terminal" not in node.op.traits:
+        if depends_on_constants and "terminal" not in node.op.traits and not node.symbols():
             found.update(node.results)
     return found
 

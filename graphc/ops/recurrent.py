@@ -57,10 +57,9 @@ def _projection(b: Builder, x: Value, w: Value, bias: Value) -> Value:
     return add(b, y, spread(b, bias, y, (last,)))
 
 
-def _parts(b: Builder, x: Value, count: int, axis: int) -> list[Value]:
-    """x cut into equal parts along an axis."""
+def _parts(b: Builder, x: Value, count: int, axis: int, size: Dim) -> list[Value]:
+    """x cut into parts of one size along an axis."""
     shape = x.type.shape
-    size = shape[axis] // count
     result = []
     for i in range(count):
         starts: list[Dim] = [0] * x.type.rank
@@ -135,7 +134,10 @@ def _gru(b: Builder, operands: Sequence[Value], a: Mapping[str, Any]) -> Sequenc
     x, w, r, wb, rb, h0 = operands
 
     def step(b: Builder, states: Sequence[Value], x: Value, captures: Sequence[Value]) -> Sequence[Value]:
-        (h,), xs, rs, biases = states, _parts(b, x, 3, 1), _parts(b, captures[0], 3, 0), _parts(b, captures[1], 3, 0)
+        (h,) = states
+        size = h.type.shape[1]
+        xs = _parts(b, x, 3, 1, size)
+        rs, biases = (_parts(b, v, 3, 0, size) for v in captures)
 
         def recurrent(i: int, h: Value) -> Value:
             return add(b, _times_transposed(b, h, rs[i]), spread(b, biases[i], h, (1,)))
@@ -173,7 +175,7 @@ def _lstm(b: Builder, operands: Sequence[Value], a: Mapping[str, Any]) -> Sequen
 
     def step(b: Builder, states: Sequence[Value], x: Value, captures: Sequence[Value]) -> Sequence[Value]:
         h, c = states
-        gates = _parts(b, add(b, x, _times_transposed(b, h, captures[0])), 4, 1)
+        gates = _parts(b, add(b, x, _times_transposed(b, h, captures[0])), 4, 1, h.type.shape[1])
         enter, leave, keep = (b.op("sigmoid", g) for g in gates[:3])
         c = add(b, mul(b, keep, c), mul(b, enter, b.op("tanh", gates[3])))
         return mul(b, leave, b.op("tanh", c)), c

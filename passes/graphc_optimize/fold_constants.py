@@ -66,9 +66,9 @@ class FoldConstants:
 
     def _evaluate(self, node: Node, known: dict[Value, np.ndarray]) -> tuple[np.ndarray, ...] | None:
         """The node's results, None where they can't or shouldn't be computed."""
-        if "terminal" in node.op.traits or any(v not in known for v in node.operands):
+        if "terminal" in node.op.traits or node.symbols() or any(v not in known for v in node.operands):
             return None
-        if not all(self._is_small(v) for v in node.results):
+        if node.symbols() or not all(self._is_small(v) for v in node.results):
             return None
         try:
             return run_node(node, [known[v] for v in node.operands], {})

@@ -142,3 +142,16 @@ def test_symbols_are_sorted_by_name():
     b.input("x", f32, (symbol("n"), symbol("m")))
     b.input("y", f32, (symbol("a") + symbol("n"),))
     assert list(b.graph.symbols()) == ["a", "m", "n"]
+
+
+def test_symbols_of_a_node_are_those_a_run_must_know():
+    n, m = symbol("n"), symbol("m")
+    b = Builder(Graph())
+    x = b.input("x", f32, (n, 3))
+    head = b.op("slice", b.input("y", f32, (9,)), starts=(0,), limits=(m - m + 2,), strides=(1,))
+    assert head.producer.symbols() == frozenset()
+    assert {s.name for s in b.op("exp", x).producer.symbols()} == {"n"}
+    assert {s.name for s in b.op("dims", values=(n * m,)).producer.symbols()} == {"n", "m"}
+    inner = Builder(Graph("body"))
+    body = inner.returns(inner.op("reduce_sum", inner.broadcast(inner.scalar(1, f32), (m,), ()), axes=(0,)))
+    assert {s.name for s in b.op("fusion", body=body).producer.symbols()} == {"m"}
