@@ -101,7 +101,7 @@ class KernelMaker:
 
 
 def _symbols(node: Node) -> set[Symbol]:
-    return {s for v in (*node.operands, *node["body"].values()) for s in v.type.symbols()}
+    return {s for v in node.operands for s in v.type.symbols()} | node.symbols()
 
 
 def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:

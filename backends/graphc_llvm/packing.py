@@ -199,7 +199,8 @@ def constant_values(graph: Graph) -> set[Value]:
     """Values that depend on constants alone."""
     found: set[Value] = set()
     for node in graph.nodes:
-        if node.op.name == "constant" or (node.operands and all(v in found for v in node.operands)):
+        depends_on_constants = node.op.name == "constant" or (node.operands and all(v in found for v in node.operands))
+        if depends_on_constants and not node.symbols():
             found.update(node.results)
     return found
 
