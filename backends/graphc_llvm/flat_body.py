@@ -1,12 +1,13 @@
 """A LoopBody with flat addresses: unit axes dropped, axes that are walked as one merged, dependences known.
 
-A kernel works on addresses, not on tuples of indices: every access becomes one expression, the number of elements from the
-buffer's start. Two axes merge where every expression can be written over the one axis of both without a division, so
-an elementwise body over dense tensors has one axis, and its vectors run across the ends of rows.
+A kernel works on addresses, not on tuples of indices: every access becomes one expression, the number of elements from
+the buffer's start. Two axes merge where every expression can be written over the one axis of both without a division,
+so an elementwise body over dense tensors has one axis, and its vectors run across the ends of rows.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -137,14 +138,17 @@ class FlatBody:
         found = self._of_expressions(s.access.expressions(), self.dependences)
         return found | (self.dependences[s.operand] if isinstance(s.operand, str) else frozenset())
 
+    def reduces_within(self, s: FlatStore) -> bool:
+        """Whether a store happens at each point of the reduction axes."""
+        return any(a.name in self.store_dependences(s) for a in self.axes_of("reduction"))
+
     @cached_property
     def after_reduction(self) -> frozenset[str]:
         """The values that depend on a reduction's result."""
         found: set[str] = set()
         for s in self.statements:
-            if isinstance(s, Reduce) or (
-                not isinstance(s, FlatStore) and any(o in found for o in (*operands_of(s), *values_in(expressions_of(s))))
-            ):
+            read = (*operands_of(s), *values_in(expressions_of(s)))
+            if not isinstance(s, FlatStore) and (isinstance(s, Reduce) or any(o in found for o in read)):
                 found.add(s.value)
         return frozenset(found)
 
@@ -269,7 +273,7 @@ def _pairs(body: FlatBody) -> list[tuple[Axis, Axis]]:
     found: list[tuple[Axis, Axis]] = []
     for kind in ("parallel", "reduction"):
         axes = body.axes_of(kind)
-        found += [pair for pair in reversed(list(zip(axes, axes[1:], strict=False)))]
+        found += reversed(list(itertools.pairwise(axes)))
         if kind == "parallel":
             found += [(a, b) for i, b in enumerate(axes) for a in axes[i + 2 :] + axes[:max(i - 1, 0)]]
     return found

@@ -1,8 +1,8 @@
 """Index expressions as LLVM values, each computed as far out in the loop nest as its symbols allow.
 
-A kernel is emitted as straight-line code inside nested scopes (loops and the arms of branches). A value is placed in the
-outermost scope in which all its symbols are known, once; so no pass has to hoist it, and inner loops only add what changes.
-Nothing placed this way can trap: loads are guarded by pointer selection or masks, divisors are positive.
+A kernel is emitted as straight-line code inside nested scopes (loops and the arms of branches). A value is placed in
+the outermost scope in which all its symbols are known, once; so no pass has to hoist it, and inner loops only add what
+changes. Nothing placed this way can trap: loads are guarded by pointer selection or masks, divisors are positive.
 
 One symbol is special: `LANE`. An expression that contains it has a value for each lane of a vector.
 """
@@ -37,6 +37,7 @@ from graphc_llvm.emit import (
     I64,
     Loop,
     binary,
+    constant,
     fold_range,
     i64,
     lanes,
@@ -50,7 +51,7 @@ LANE = "lane"
 
 @dataclass
 class Scope:
-    """One level of nesting: the block of the level above in which it was entered, and what was computed at this level."""
+    """One level of nesting: the block, of the level above, from which it was entered, and what was computed here."""
 
     entry: ir.Block | None
     memo: dict[object, Any] = field(default_factory=dict)
@@ -225,7 +226,7 @@ class Indexer:
         if nonnegative(a.numerator):
             return b.udiv(n, d) if isinstance(a, FloorDiv) else b.urem(n, d)
         remainder = b.srem(n, d)
-        negative = b.icmp_signed("<", remainder, ir.Constant(n.type, None) if isinstance(n.type, ir.VectorType) else i64(0))
+        negative = b.icmp_signed("<", remainder, constant(n.type, 0))
         if isinstance(a, Mod):
             return b.select(negative, b.add(remainder, d), remainder)
         return b.add(b.sdiv(n, d), b.sext(negative, n.type))
@@ -329,7 +330,7 @@ class Indexer:
         if not any(map(self.is_vector, (r.expression, r.low, r.high))):
             low = None if below else b.icmp_signed("<=", self.scalar(r.low), self.scalar(r.expression))
             high = None if above else b.icmp_signed("<", self.scalar(r.expression), self.scalar(r.high))
-        elif (s := self.stride(r.expression)) and s[0] == 1 and not self.is_vector(r.low) and not self.is_vector(r.high):
+        elif (s := self.stride(r.expression)) and s[0] == 1 and not any(map(self.is_vector, (r.low, r.high))):
             # start + lane in [low, high): lane in [low - start, high - start)
             low = None if below else b.not_(tail_mask(b, self.scalar(r.low - s[1]), self.width))
             high = None if above else tail_mask(b, self.scalar(r.high - s[1]), self.width)

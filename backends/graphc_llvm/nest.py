@@ -1,9 +1,9 @@
-"""Kernels from loop nests: any LoopBody or TileBody as one LLVM function, vectorized, its work cut into independent items.
+"""Kernels from loop nests: any LoopBody or TileBody as one vectorized LLVM function, its work cut into items.
 
-`i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)` does the work items [begin, end). `pointers` holds the
-addresses of the body's buffers in order, scratch buffers left out; `dims` the values of its dimension symbols, sorted by
-name; `scratch` is 64-byte aligned. It returns 0 or a `Status`. Nothing outside of the buffers is touched, and no vector
-access assumes more than its element's alignment.
+`i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)` does the work items [begin, end), which are
+independent. `pointers` holds the addresses of the body's buffers in order, scratch buffers left out; `dims` the values of
+its dimension symbols, sorted by name; `scratch` is 64-byte aligned. It returns 0 or a `Status`. Nothing outside of the
+buffers is touched, and no vector access assumes more than its element's alignment.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from graphc_llvm.emit import I32, I64, PTR, for_range, i32, i64, load, local, of
 from graphc_llvm.flat_body import FlatBody, FlatLoad, FlatStore, flatten
 from graphc_llvm.index import Indexer, Placed
 from graphc_llvm.loops import Nest
+from graphc_llvm.memory import Memory
 from graphc_llvm.points import Points
 from graphc_llvm.schedule import Schedule, schedule
 from graphc_llvm.target import Target
@@ -33,8 +34,8 @@ SCRATCH_ALIGNMENT = 64
 class KernelInfo:
     """What a caller of a kernel must know.
 
-    work_items, scratch_bytes: as expressions over the dims (scratch per thread); flops, bytes: of one whole run, the bytes
-    those of every buffer once.
+    work_items, scratch_bytes: as expressions over the dims (scratch per thread); flops, bytes: of one whole run, each
+    buffer counted once.
     """
 
     symbol: str
@@ -47,9 +48,8 @@ class KernelInfo:
 
 def kernel_info(body: Body, target: Target) -> KernelInfo:
     """What calling the kernel of `emit_kernel` for this body and target takes."""
-    return KernelInfo(
-        kernel_symbol(body), dimension_symbols(body), work_items(body, target), scratch_bytes(body), flops(body), _bytes(body)
-    )
+    sizes = work_items(body, target), scratch_bytes(body), flops(body), _bytes(body)
+    return KernelInfo(kernel_symbol(body), dimension_symbols(body), *sizes)
 
 
 def kernel_symbol(body: Body) -> str:
@@ -180,7 +180,8 @@ class _Kernel:
         self.ix.width = s.lanes
         accesses = [x.access for x in flat.statements if isinstance(x, FlatLoad | FlatStore)]
         written = frozenset(a.buffer.name for a in accesses if a.buffer.access != "in")
-        points = Points(self.ix, flat, self.buffers, self.status, self.numerics, number, written, self.ix.level)
+        memory = Memory(self.ix, self.buffers, self.numerics)
+        points = Points(memory, flat, self.status, number, written, self.ix.level)
         Nest(self.ix, points, flat, s, self.target.fma).run(chunk, block)
 
     @contextmanager

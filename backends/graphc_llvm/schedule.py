@@ -1,7 +1,7 @@
 """How a nest is run: which axis is the vector, how much of the result stays in registers, what is a work item.
 
-The choice compares, for each axis that could be the vector, an estimate of cycles per point: contiguous accesses are loads,
-uniform ones are hoisted, all others cost one access a lane. Work items are made as small as still hides their overhead.
+The choice compares, for each axis that could be the vector, an estimate of cycles per point: contiguous accesses are
+loads, uniform ones are hoisted, all others cost one access a lane. Work items are as small as still hides their overhead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from graphc_llvm.flat_body import FlatAccess, FlatBody, FlatLoad, FlatStore, exp
 from graphc_llvm.index import LANE
 from graphc_llvm.target import Target
 
-SLOW_OPERATORS = frozenset(
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow rem mod div".split()
-)
+SLOW_OPERATORS = frozenset({
+    "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh",
+    "atanh", "erf", "sigmoid", "pow", "rem", "mod", "div",
+})  # fmt: skip
 SLOW_COST = 12.0
 GATHER_COST = 1.2  # a lane, in loads
 SCATTER_COST = 2.0
@@ -32,10 +33,10 @@ STATEMENT_LIMIT = 300  # statements in an innermost body
 class Schedule:
     """The decisions for one nest.
 
-    vector: the axis whose points fill `lanes`, `unroll` vectors at a time; `chunk`: it is cut in pieces of that length,
+    vector: the axis whose points fill `lanes`, `unroll` vectors at a time; chunk: it is cut in pieces of that length,
     which are work items. block: the axis of which `block_size` points are computed at a time, to reuse what they share;
-    outer: axes of work items, in order (with the block axis, in blocks, at the end where `block_outer`); inner: axes that
-    loop inside; reduction: axes that loop, then `unrolled` ones.
+    block_outer: blocks are work items; block_first: they are outside of the loop over vectors. outer: the other axes of
+    work items; inner: axes that loop inside one. reduction: axes that loop, outside of `unrolled` ones.
     """
 
     vector: Axis | None
@@ -119,8 +120,8 @@ def _element_bytes(body: FlatBody) -> int:
 
 def _candidates(body: FlatBody) -> list[Axis]:
     if body.sequential:
-        last = body.axes[-1:]
-        return [a for a in last if a.kind == "parallel" and all(_kind(s.access, a, 2, body) == "unit" for s in body.stores)]
+        distinct = [a for a in body.axes[-1:] if all(_kind(s.access, a, 2, body) == "unit" for s in body.stores)]
+        return [a for a in distinct if a.kind == "parallel"]
     return [a for a in body.axes if a.kind != "scan" and a.extent != 1 and a.extent != 0]
 
 
@@ -320,7 +321,7 @@ def _work_items(body: FlatBody, s: Schedule, parallel: list[Axis], cost: float) 
 
 
 def _chunk(s: Schedule, cycles: float) -> int:
-    """A length of pieces of the vector axis that takes about ITEM_CYCLES, in whole passes; a divisor where there is one."""
+    """A length of pieces of the vector axis that takes about ITEM_CYCLES: whole passes, a divisor where there is one."""
     assert s.vector is not None
     step = s.lanes * s.unroll
     passes = max(1, round(ITEM_CYCLES / (cycles * step)))

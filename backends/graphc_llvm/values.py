@@ -1,4 +1,4 @@
-"""How a body's values stand in registers and in memory: bools are i1 and bytes, bf16 is its bits, the rest as they are."""
+"""How a body's values stand in registers and in memory: bools as i1 and as bytes, bf16 as its bits, others alike."""
 
 from __future__ import annotations
 
