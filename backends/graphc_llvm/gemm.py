@@ -3,18 +3,21 @@
     for item in [begin, end):                       # (batch, block of rows, panel), the panel fastest
       for block of the sum (taps, then `BLOCK_DEPTH` of the inner axis):      # B's part stays in L2
         for tile of `tile_rows` rows:
-          accumulators = 0, or the tile's partial sums from scratch
-          for tap in block:                         # a convolution's kernel positions; one for a matrix product
-            row pointers into A, or to zeros where the predicate fails (padding)
-            for k in inner block: accumulators += A[row, k] * B[k, panel lanes]
-          partial sums to scratch; after the last block: epilogue, store
+          for chunk of the block (at most `CHUNK` terms):
+            accumulators = 0
+            for tap in chunk:                       # a convolution's kernel positions; one for a matrix product
+              row pointers into A, or to zeros where the predicate fails (padding)
+              for k in chunk: accumulators += A[row, k] * B[k, panel lanes]
+            tile in scratch += accumulators
+          after the last block: epilogue, store
 
 A is read in place: one scalar a row, broadcast. B is read as whole vectors, so a packed B streams. Flops 2*M*N*K; A is
 read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
@@ -50,17 +53,23 @@ from graphc_llvm.target import Target
 
 BLOCK_DEPTH = 512
 """Terms of the sum that a block of B holds: 512 x 64 f32 are 128 KiB, an eighth of the L2 cache."""
+CHUNK = 256
+"""Terms that are summed in one register before they are added to the total: the error of a sum of n terms grows with
+CHUNK + n / CHUNK instead of n (blocked summation; Higham, "Accuracy and Stability of Numerical Algorithms", 4.2)."""
 BLOCK_ROWS = 240
 """Rows that share a block of B, at least; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How the sum is cut: `taps` at a time, and `depth` of the inner axis at a time."""
+    """How the sum is cut: blocks of `taps` taps and `depth` of the inner axis; chunks of `chunk_taps` whole taps, or
+    (None) of `CHUNK` of the inner axis. `whole`: there is one block.
+    """
 
     taps: Dim
     depth: Dim
     whole: bool
+    chunk_taps: int | None
 
 
 def split_sum(c: Contraction) -> Split:
@@ -69,11 +78,12 @@ def split_sum(c: Contraction) -> Split:
     inner = c.inner.extent
     high = bounds(inner)[1]
     if high is None or high > BLOCK_DEPTH:
-        return Split(1, BLOCK_DEPTH, False)
+        return Split(1, BLOCK_DEPTH, False, None)
     fitting = max(1, BLOCK_DEPTH // high)
+    chunk = None if high > CHUNK else max(1, CHUNK // high)
     if isinstance(taps, int) and taps <= fitting:
-        return Split(taps, inner, True)
-    return Split(fitting, inner, False)
+        return Split(taps, inner, True, None if chunk is None else min(chunk, taps))
+    return Split(fitting, inner, False, chunk)
 
 
 def row_block(c: Contraction) -> int:
@@ -285,20 +295,46 @@ class _Gemm:
     ) -> None:
         """Adds a block of the sum to `height` rows of a tile in scratch. With `clamp`, rows past it repeat it."""
         b, c = self.b, self.c
-        vector = ir.VectorType(self.element, self.lanes)
-        offsets, conditions = self.row_addresses(height, row, clamp)
-        zero = ir.Constant(vector, None)
-        slots = [(r, v) for r in range(height) for v in range(self.vectors)]
-        initial = [zero] * len(slots)
-        if first is not True:
-            initial = self.partial_sums(tile, slots, first, zero)
-        with fold_range(b, *taps, 1, initial, "tap") if c.taps else _once(initial) as outer:
+        addresses = self.row_addresses(height, row, clamp)
+
+        def chunk(taps: tuple[ir.Value, ir.Value], depth: tuple[ir.Value, ir.Value], first: ir.Value | bool) -> None:
+            self.add_to_tile(tile, height, self.accumulate(height, a_base, b_base, addresses, taps, depth), first)
+
+        split = self.split
+        if split.chunk_taps is None:
+            outer = for_range(b, *taps, 1, "tap") if c.taps else _once(taps[0])
+            with outer as tap, for_range(b, *depth, CHUNK, "chunk") as k:
+                begins = b.and_(b.icmp_signed("==", tap, taps[0]), b.icmp_signed("==", k, depth[0]))
+                end = binary(b, "smin", b.add(k, i64(CHUNK)), depth[1])
+                chunk((tap, b.add(tap, i64(1))), (k, end), self.both(first, begins))
+        elif split.whole and split.chunk_taps == split.taps:
+            chunk(taps, depth, first)
+        else:
+            with for_range(b, *taps, split.chunk_taps, "chunk") as tap:
+                end = binary(b, "smin", b.add(tap, i64(split.chunk_taps)), taps[1])
+                chunk((tap, end), depth, self.both(first, b.icmp_signed("==", tap, taps[0])))
+
+    def both(self, x: ir.Value | bool, y: ir.Value) -> ir.Value:
+        return y if x is True else self.b.and_(x, y)
+
+    def accumulate(
+        self,
+        height: int,
+        a_base: ir.Value,
+        b_base: ir.Value,
+        addresses: tuple[list[ir.Value], list[list[tuple[ir.Value, Dim, Affine]]]],
+        taps: tuple[ir.Value, ir.Value],
+        depth: tuple[ir.Value, ir.Value],
+    ) -> list[ir.Value]:
+        """The sums of a chunk's products, in registers: row by row, vector by vector."""
+        b, c = self.b, self.c
+        zeros = [ir.Constant(ir.VectorType(self.element, self.lanes), None)] * (height * self.vectors)
+        with fold_range(b, *taps, 1, zeros, "tap") as outer:
             saved = dict(self.env)
-            if c.taps:
-                self.unravel(outer.index, c.taps)
+            self.unravel(outer.index, c.taps)
             a_tap = self.sum(c.a_address, c.taps)
             b_tap = offset(b, b_base, self.sum(c.b_address, c.taps), self.element)
-            pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(offsets, conditions, strict=True)]
+            pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(*addresses, strict=True)]
             a_stride, b_stride = self.dim(c.a_address.of(c.inner.name)), self.dim(c.b_address.of(c.inner.name))
             with fold_range(b, *depth, 1, outer.carried, "k") as loop:
                 b_at = offset(b, b_tap, b.mul(loop.index, b_stride), self.element)
@@ -312,21 +348,18 @@ class _Gemm:
                 loop.update(following)
             outer.update(loop.results)
             self.env = saved
-        for (r, v), value in zip(slots, outer.results, strict=True):
-            store_vector(b, value, offset(b, tile, r * c.width + v * self.lanes, self.element))
+        return outer.results
 
-    def partial_sums(
-        self, tile: ir.Value, slots: Sequence[tuple[int, int]], first: ir.Value | bool, zero: ir.Value
-    ) -> list[ir.Value]:
-        """The tile's partial sums; zeros in the first block, whose scratch holds anything (so it isn't multiplied)."""
+    def add_to_tile(self, tile: ir.Value, height: int, sums: Sequence[ir.Value], first: ir.Value | bool) -> None:
+        """tile += sums; the first chunk, which finds anything there, is stored as it is."""
         b = self.b
-        sums = []
-        for r, v in slots:
-            old = load_vector(
-                b, offset(b, tile, r * self.c.width + v * self.lanes, self.element), self.element, self.lanes
-            )
-            sums.append(b.select(first, zero, old))
-        return sums
+        slots = [(r, v) for r in range(height) for v in range(self.vectors)]
+        for (r, v), value in zip(slots, sums, strict=True):
+            at = offset(b, tile, r * self.c.width + v * self.lanes, self.element)
+            if first is not True:
+                total = b.fadd(load_vector(b, at, self.element, self.lanes), value)
+                value = b.select(first, value, total)
+            store_vector(b, value, at)
 
     def row_addresses(
         self, height: int, row: ir.Value, clamp: ir.Value | None
@@ -466,25 +499,10 @@ class _Gemm:
         return constant(ir.VectorType(kind, self.lanes), o)
 
 
-class _Once:
+@contextmanager
+def _once(index: ir.Value) -> Iterator[ir.Value]:
     """What stands in for a loop of one trip."""
-
-    def __init__(self, initial: Sequence[ir.Value]) -> None:
-        self.carried = list(initial)
-        self.results: list[ir.Value] = []
-
-    def update(self, values: Sequence[ir.Value]) -> None:
-        self.results = list(values)
-
-    def __enter__(self) -> _Once:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _once(initial: Sequence[ir.Value]) -> _Once:
-    return _Once(initial)
+    yield index
 
 
 def _buffer_symbols(c: Contraction) -> set[str]:
