@@ -129,6 +129,7 @@ class _Assembler:
             kernel.scratch,
             kernel.flops,
             kernel.bytes,
+            kernel.nonempty,
         )
 
     def read(self, place: Location) -> Location:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backend import MemoryReport
+from graphc.errors import NumericError
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.lowering.memory import Lifetime, plan
 from graphc_llvm.entry import CallContext
@@ -71,7 +72,7 @@ class Frame:
 
 @dataclass
 class Instance:
-    """A program at given dims.
+    """A program at given dims. Raises NumericError where it has no value at them: an extreme of no elements.
 
     kernels: addresses, by kernel number; constants: arrays, in order; shapes: of the outputs.
     """
@@ -115,6 +116,8 @@ class Instance:
             record.slots, record.slot_count = self.longs(self.slots((step.target, step.source))), 2
             return
         assert isinstance(step, KernelStep)
+        if any(self.at(d) == 0 for d in step.nonempty):
+            raise NumericError(f"{step.name} met an extreme of no elements", layer=", ".join(step.origin) or None)
         seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / _BYTES_PER_SECOND
         self.seconds += seconds
         work, scratch = self.at(step.work), -(-self.at(step.scratch) // ALIGNMENT) * ALIGNMENT

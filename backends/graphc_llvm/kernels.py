@@ -13,8 +13,8 @@ import llvmlite.binding as llvm
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, Symbol, symbol
-from graphc.lowering.loop_body import Body, LoopBody
+from graphc.ir.symbolic import Dim, Symbol, nonnegative, symbol
+from graphc.lowering.loop_body import Body, LoopBody, Reduce
 from graphc.lowering.lower import lower
 from graphc_llvm import contraction, gemm, nest, sorting
 from graphc_llvm.cache import Cache
@@ -41,6 +41,7 @@ class Kernel:
     scratch: Dim = 0
     flops: Dim = 0
     bytes: Dim = 0
+    nonempty: tuple[Dim, ...] = ()
 
 
 @dataclass
@@ -94,7 +95,7 @@ class KernelMaker:
         if product is None:
             text = nest.emit_kernel(body, self.target, self.numerics)
             sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
-            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes)
+            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body))
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
         return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
@@ -102,6 +103,18 @@ class KernelMaker:
 
 def _symbols(node: Node) -> set[Symbol]:
     return {s for v in node.operands for s in v.type.symbols()} | node.symbols()
+
+
+def nonempty(body: Body) -> tuple[Dim, ...]:
+    """The sizes of axes that an extreme is taken over, where they may be 0: then it has no value."""
+    nests = (body,) if isinstance(body, LoopBody) else body.loops
+    extents = {
+        axis.extent: None
+        for nest in nests
+        if any(isinstance(s, Reduce) and s.kind not in ("sum", "prod") and not s.predicate for s in nest.statements)
+        for axis in nest.axes_of("reduction")
+    }
+    return tuple(e for e in extents if not nonnegative(e - 1))
 
 
 def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:

@@ -32,7 +32,8 @@ class ArenaBuffer:
 class KernelStep:
     """Runs kernel number `kernel` over [0, work). `dims` are passed to it; `scratch` bytes are each worker's own.
 
-    `flops` and `bytes` are what it computes and moves, for thread choice and reports.
+    `flops` and `bytes` are what it computes and moves, for thread choice and reports. Where one of the sizes `nonempty` is 0,
+    the result has no value.
     """
 
     kernel: int
@@ -44,6 +45,7 @@ class KernelStep:
     scratch: Dim
     flops: Dim
     bytes: Dim
+    nonempty: tuple[Dim, ...]
 
 
 @dataclass(frozen=True)

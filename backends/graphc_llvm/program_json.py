@@ -72,6 +72,7 @@ class _Writer:
                 "origin": list(s.origin),
                 "operands": operands,
                 "dims": dims,
+                "nonempty": list(map(self.dim, s.nonempty)),
                 **sizes,
             }
         if isinstance(s, CopyStep):
@@ -113,4 +114,5 @@ class _Reader:
             return LoopStep(s["name"], origin, inner, self.dim(s["trips"]), bool(s["reverse"]), slices, carries)
         operands, dims = tuple(map(self.place, s["operands"])), tuple(map(self.dim, s["dims"]))
         sizes = [self.dim(s[k]) for k in ("work", "scratch", "flops", "bytes")]
-        return KernelStep(int(s["kernel"]), s["name"], origin, operands, dims, *sizes)
+        nonempty = tuple(map(self.dim, s["nonempty"]))
+        return KernelStep(int(s["kernel"]), s["name"], origin, operands, dims, *sizes, nonempty)

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -64,7 +65,10 @@ class Runner:
         self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
         self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
         self.dynamic = not all(t.is_static for t in (*code.program.inputs, *code.program.outputs))
-        self.static = None if self.dynamic else self.instance({})
+        self.static: tuple[Instance, Entry] | None = None
+        if not self.dynamic:
+            with suppress(NumericError):  # what has no value says so when it is run
+                self.static = self.instance({})
 
     def instance(self, dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         """The program at these dims, planned at first use."""
