@@ -28,12 +28,15 @@ from graphc_onnx.imported import (
 from graphc_onnx.reading import OnnxModel, normal_domain, read_opsets
 from graphc_onnx.schemas import AttributeValue, check_nodes, find_schema, node_attributes
 from graphc_onnx.shape_arithmetic import fold_shapes
+from graphc_onnx.signatures import check_types
 from graphc_onnx.structure import function_key, layer_name, ordered_nodes
 from graphc_onnx.symbols import Symbols
 from graphc_onnx.tensors import STORAGE, tensor_to_numpy, type_name
 
 # Functions that stand for operators may themselves use operators that are functions.
 DEEPEST_INLINING = 80
+# Nodes of branches, loop steps and functions put in place: nested loops stand for many.
+MOST_INLINED_NODES = 100_000
 
 
 class NeedsConstants(UnsupportedOpError):
@@ -77,6 +80,7 @@ class _Importer:
         self.unsupported: list[Unsupported] = []
         self.needed: frozenset[str] = frozenset()
         self.depth = 0
+        self.inlined = 0
 
     def run(self, symbols: Symbols, constants: Mapping[str, np.ndarray]) -> Graph:
         self.unsupported += check_nodes(self.model)
@@ -232,6 +236,7 @@ class _Importer:
             self.function(node, body, scope, self.call_attributes(node, body, scope))
             return
         call = self.call(node, attributes, scope)
+        check_types(node.op_type, call.opset, domain, call.operands, call.layer)
         results: Results = fold_shapes(call) if domain == "" else None
         if results is None:
             results = converter(call)
@@ -304,8 +309,9 @@ class _Importer:
         scope.names.update((name, item) for name, item in zip(node.output, found, strict=False) if name)
 
     def enter(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
-        if self.depth >= DEEPEST_INLINING:
-            raise ModelError("functions are nested too deeply", layer="/".join(scope.path[:3]))
+        self.inlined += len(nodes)
+        if self.depth >= DEEPEST_INLINING or self.inlined > MOST_INLINED_NODES:
+            raise ModelError("functions, branches and loops stand for too many nodes", layer="/".join(scope.path[:3]))
         self.depth += 1
         self.nodes(nodes, scope)
         self.depth -= 1

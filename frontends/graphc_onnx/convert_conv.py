@@ -91,6 +91,8 @@ def _transposed_padding(
             raise c.wrong("pads needs a begin and an end for each spatial axis", list(pads))
         return tuple(p for i in range(rank) for p in (pads[i], pads[rank + i]))
     if wanted is not None:
+        if len(wanted) < rank:
+            raise c.wrong("output_shape needs a number for each spatial axis", list(wanted))
         wanted = wanted[-rank:]
     pairs: list[int] = []
     for i in range(rank):

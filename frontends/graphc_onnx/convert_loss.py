@@ -22,9 +22,9 @@ def _softmax_cross_entropy(c: Call) -> list[Value]:
 
 def _loss(c: Call, x: Value) -> Value:
     """-weight[target] * x[target] of classes along axis 1, 0 where the target is to be ignored; then reduced."""
-    if x.type.rank < 2:
-        raise c.wrong("x must have a batch and classes", x.type)
     target = c.b.cast(c.x(1), i64)
+    if x.type.rank < 2 or target.type.rank != x.type.rank - 1:
+        raise c.wrong("x must have a batch and classes, and the target all axes but these", f"{x.type}, {target.type}")
     ignored: Value | None = None
     if (ignore := c.get("ignore_index")) is not None:
         ignored = c.b.op("eq", target, c.b.full_like(int(ignore), target))

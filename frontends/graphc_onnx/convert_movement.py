@@ -10,7 +10,7 @@ from graphc.ir.graph import Value
 from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, floordiv, maximum, minimum, nonnegative, product
 from graphc.ir.types import i64
 from graphc_onnx.call import Call, Converter
-from graphc_onnx.imported import Refused, broadcast_shape, broadcast_to
+from graphc_onnx.imported import MOST_KNOWN_ELEMENTS, Refused, broadcast_shape, broadcast_to
 
 # From here on an end of a slice means "to the end": exporters write the largest int32 or int64.
 _OPEN_END = 2**31 - 1
@@ -89,6 +89,8 @@ def _transpose(c: Call) -> Value:
 
 def _concat(c: Call) -> Value:
     values = c.xs()
+    if any(v.type.rank != values[0].type.rank for v in values):
+        raise c.wrong("operands differ in rank", ", ".join(str(v.type) for v in values[:8]))
     return concatenate(c, values, c.axis(c.get("axis"), values[0].type.rank))
 
 
@@ -116,7 +118,9 @@ def _split(c: Call) -> list[Value]:
     elif c.opset < 13 and c.get("split") is not None:
         sizes = c.get("split")
     else:
-        sizes = equal_parts(c, whole, c.get("num_outputs", count))
+        if c.get("num_outputs", count) != count:
+            raise c.wrong("num_outputs isn't the number of results", c.get("num_outputs"), count)
+        sizes = equal_parts(whole, count)
     if len(sizes) < count:
         raise c.wrong("there are fewer parts than results", list(sizes), count)
     parts, start = [], 0
@@ -129,10 +133,8 @@ def _split(c: Call) -> list[Value]:
     return parts[:count]
 
 
-def equal_parts(c: Call, whole: Dim, count: int) -> list[Dim]:
+def equal_parts(whole: Dim, count: int) -> list[Dim]:
     """`count` sizes, all equal but for a smaller last one."""
-    if count < 1:
-        raise c.wrong("a split needs a positive number of parts", count)
     size = ceildiv(whole, count)
     return [size] * (count - 1) + [whole - size * (count - 1)]
 
@@ -251,8 +253,8 @@ def _padded_from_inside(c: Call, x: Value, axis: int, low: Dim, high: Dim, mode:
     size = x.type.shape[axis]
     if isinstance(size, Expr) or isinstance(low, Expr) or isinstance(high, Expr):
         raise Refused(f"padding of mode {mode} along a dynamic axis isn't supported")
-    if size < 1 or max(low, high) > _OPEN_END:
-        raise c.wrong("there is nothing to pad with", x.type)
+    if size < 1 or low + high + size > MOST_KNOWN_ELEMENTS:
+        raise c.wrong("the padding is out of range", f"{low} and {high} around {x.type}")
     positions = np.pad(np.arange(size), (max(low, 0), max(high, 0)), mode=mode)  # type: ignore[call-overload]
     kept = positions[max(-low, 0) : len(positions) - max(-high, 0)]
     return c.b.op("gather", x, c.b.constant(kept.astype(np.int64)), axis=axis)

@@ -127,11 +127,13 @@ def _max_unpool(c: Call) -> Value:
     """Zeros with each element put where its maximum was found; indices count over the whole unpadded result."""
     x, indices = c.x(0), c.x(1)
     sizes = spatial_dims(c, x)
-    window = c.get("kernel_shape")
-    strides, pads = c.get("strides") or (1,) * len(sizes), c.get("pads") or (0,) * 2 * len(sizes)
+    frame = _frame(c, x)
     plain = (
         *x.type.shape[:2],
-        *((d - 1) * strides[i] + window[i] - pads[i] - pads[len(sizes) + i] for i, d in enumerate(sizes)),
+        *(
+            (d - 1) * frame.strides[i] + frame.window[i] - frame.padding[2 * i] - frame.padding[2 * i + 1]
+            for i, d in enumerate(sizes)
+        ),
     )
     shape = tuple(c.sizes(2, "output shape")) if c.has(2) else plain
     flat = c.b.full(0, x.type.with_shape((product(plain),)))

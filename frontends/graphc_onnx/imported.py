@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from onnx import TensorProto
 
-from graphc.errors import GraphcError, ModelError, ShapeError
+from graphc.errors import GraphcError, ModelError, NumericError, ShapeError
 from graphc.interpreter import run_node
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
@@ -21,6 +21,8 @@ MOST_KNOWN_ELEMENTS = 1 << 20
 MOST_SYMBOLIC_ELEMENTS = 1024
 # Bytes of one tensor: more than any machine has, so such a size is a mistake or an attack.
 LARGEST_TENSOR = 1 << 36
+# Characters of a dim's text.
+LONGEST_EXPRESSION = 1000
 
 ONNX_DTYPES: Mapping[int, DType] = {
     TensorProto.FLOAT: DTYPES["f32"], TensorProto.DOUBLE: DTYPES["f64"], TensorProto.FLOAT16: DTYPES["f16"],
@@ -164,15 +166,23 @@ def materialize(b: Builder, tensor: Tensor) -> Value:
 
 
 def check_size(value: Value) -> None:
-    """Raises ModelError for a value that no memory holds."""
+    """Raises ModelError for a value that no memory holds, or whose dims are too long to reason about."""
+    for d in value.type.shape:
+        if is_too_long(d) or (isinstance(d, int) and d > LARGEST_TENSOR):
+            raise ModelError("a dim is too large", seen=str(d)[:100])
     size = value.type.bytes
     if isinstance(size, int) and size > LARGEST_TENSOR:
         raise ModelError("a tensor is too large", seen=value.type, expected=f"at most {LARGEST_TENSOR} bytes")
 
 
+def is_too_long(d: Dim) -> bool:
+    """Whether an expression has grown so long, by products of products, that working with it would take for ever."""
+    return isinstance(d, Expr) and len(d.text) > LONGEST_EXPRESSION
+
+
 def as_model_error(error: GraphcError, layer: str) -> GraphcError:
-    """Inference's ShapeError as what it is during import: a model that doesn't fit together."""
-    if not isinstance(error, ShapeError):
+    """What inference or the folding of constants raised, as what it is during import: a model that isn't sound."""
+    if not isinstance(error, (ShapeError, NumericError)):
         error.layer = error.layer or layer
         return error
     return ModelError(error.what, layer=layer, seen=error.seen, expected=error.expected, hint=error.hint)

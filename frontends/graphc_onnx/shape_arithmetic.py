@@ -10,7 +10,7 @@ import numpy as np
 from graphc.ir.symbolic import Dim, Expr, bounds, floordiv, maximum, minimum, mod, nonnegative, product
 from graphc.ir.types import DType, bool_, i64
 from graphc_onnx.call import Call, Results
-from graphc_onnx.imported import MOST_SYMBOLIC_ELEMENTS, ONNX_DTYPES, Tensor
+from graphc_onnx.imported import MOST_SYMBOLIC_ELEMENTS, ONNX_DTYPES, Tensor, is_too_long
 
 Array = np.ndarray
 Fold = Callable[[Call, list[Array]], tuple[Array | list[Array], DType]]
@@ -62,7 +62,7 @@ def _objects(values: Any) -> Array:
 
 def _in_range(array: Array, dtype: DType) -> Array:
     """The array, if its numbers fit the type: what wraps is left to the operators."""
-    if array.size > MOST_SYMBOLIC_ELEMENTS:
+    if array.size > MOST_SYMBOLIC_ELEMENTS or any(is_too_long(d) for d in array.reshape(-1)):
         raise _Undecided
     if dtype.is_integer:
         info = np.iinfo(dtype.numpy)
