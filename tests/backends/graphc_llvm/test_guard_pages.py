@@ -1,0 +1,166 @@
+"""Native code touches only its buffers: all of a program's memory lies between forbidden pages, misaligned where it may be."""
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.errors import NumericError
+from graphc.interpreter import bind_dims, interpret
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.symbolic import Expr, symbol
+from graphc.ir.types import DType, f32, f64
+from graphc.testing.conformance import Case, Failure, cases, difference, failures
+from graphc.testing.guard_pages import Side, at_guard_page
+from graphc.testing.random_graphs import random_inputs
+from graphc_llvm.instance import ALIGNMENT, Instance
+from graphc_llvm.segment import LlvmSegment
+
+CASES = [c for c in cases() if c.dtype in ("f32", "given", "u8") or (c.dtype == "f64" and "f32" not in c.op.dtypes)]
+
+SIDES: tuple[Side, ...] = ("end", "start")
+
+
+def run_guarded(executable: graphc.Executable, inputs: list[np.ndarray], side: Side) -> list[np.ndarray]:
+    """The outputs of a run whose inputs, outputs, constants, arena and scratch lie beside forbidden pages.
+
+    Inputs and outputs end (or begin) exactly there. The rest is 64-byte aligned as its users may expect, and so are its ends.
+    """
+    segment = executable._segment
+    assert isinstance(segment, LlvmSegment)
+    runner = segment.runner
+    dims = bind_dims(segment.graph, [x.shape for x in inputs])
+    made, entry = runner.instance(dims if runner.dynamic else {})
+    constants = [at_guard_page(_padded(c)) for c in runner.constants]
+    instance = Instance(made.program, made.dims, made.kernels, constants, made.threads)
+    frame = instance.new_frame()
+    arena, scratch = (
+        at_guard_page(np.full(_up(n), 0xAB, np.uint8)) for n in (instance.arena_bytes, instance.scratch_bytes)
+    )
+    frame.context.bases[instance.program.arena_base] = arena.ctypes.data
+    frame.context.structure.scratch = scratch.ctypes.data
+    given = [at_guard_page(x, side) for x in inputs]
+    outputs = [
+        at_guard_page(np.full(shape, 77).astype(dtype), side)
+        for shape, (dtype, _) in zip(instance.shapes, runner.outputs, strict=True)
+    ]
+    runner.call(entry, frame, given, outputs)
+    for x, original in zip(given, inputs, strict=True):
+        assert x.tobytes() == original.tobytes(), "an input was written"
+    return outputs
+
+
+def _padded(constant: np.ndarray) -> np.ndarray:
+    """The bytes of a constant, behind as many others as make its address a multiple of the alignment."""
+    raw = np.ascontiguousarray(constant).reshape(-1).view(np.uint8)
+    return np.concatenate([raw, np.zeros(_up(raw.nbytes) - raw.nbytes, np.uint8)])
+
+
+def _up(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_operators_stay_in_their_buffers(case: Case) -> None:
+    graph, arrays = case.graph()
+    executable = graphc.compile(graph)
+    expected = interpret(graph, arrays)
+    for side in SIDES:
+        for value, seen, want in zip(graph.outputs, run_guarded(executable, arrays, side), expected, strict=True):
+            assert difference(seen, want) is None, f"{value}: {difference(seen, want)}"
+
+
+@pytest.mark.parametrize("failure", [f for f in failures() if "nothing" not in f.name], ids=str)
+def test_bad_numbers_are_a_status_and_touch_nothing_else(failure: Failure) -> None:
+    executable = graphc.compile(failure.graph)
+    with pytest.raises(NumericError):
+        run_guarded(executable, list(failure.bad), "end")
+    (seen,) = run_guarded(executable, list(failure.good), "end")
+    assert difference(seen, interpret(failure.graph, failure.good)[0]) is None
+
+
+def weights(*shape: int, dtype: DType = f32) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype.numpy)
+
+
+def dense(m: int | Expr, k: int, n: int, dtype: DType = f32) -> Graph:
+    """A layer with packed weights, bias and activation: the register-tiled kernel with an epilogue."""
+    b = Builder()
+    x = b.input("x", dtype, (m, k))
+    y = b.op("matmul", x, b.constant(weights(k, n, dtype=dtype)))
+    return b.returns(b.op("relu", b.op("add", y, b.broadcast(b.constant(weights(n, dtype=dtype)), (m, n), (1,)))))
+
+
+def product(m: int | Expr, k: int, n: int) -> Graph:
+    """A product of two inputs: nothing is packed, columns are masked."""
+    b = Builder()
+    return b.returns(b.op("matmul", b.input("x", f32, (3, m, k)), b.input("y", f32, (3, k, n))))
+
+
+def convolution(size: int, channels: int, outputs: int, groups: int = 1, kernel: int = 3, stride: int = 1) -> Graph:
+    b = Builder()
+    x = b.input("x", f32, (2, channels, size, size + 1))
+    w = b.constant(weights(outputs, channels // groups, kernel, kernel))
+    y = b.op(
+        "conv", x, w, strides=(stride, stride), padding=(kernel // 2,) * 4, dilation=(1, 1), groups=groups,
+        layout="channels_first", kernel_layout="oi",
+    )  # fmt: skip
+    bias = b.broadcast(b.constant(weights(outputs)), y.type.shape, (1,))
+    return b.returns(b.op("relu", b.op("add", y, bias)))
+
+
+def rows(op: str, m: int | Expr, n: int | Expr, **attributes: object) -> Graph:
+    b = Builder()
+    x = b.input("x", f32, (m, n))
+    extra = [b.input(name, f32, (n,)) for name in ("scale", "bias")] if op == "layer_norm" else []
+    return b.returns(b.op(op, x, *extra, **attributes))
+
+
+def pool(size: int, channels: int, op: str = "max_pool") -> Graph:
+    b = Builder()
+    x = b.input("x", f32, (1, channels, size, size))
+    return b.returns(b.op(op, x, axes=(2, 3), window=(3, 3), strides=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)))
+
+
+def chain(n: int | Expr) -> Graph:
+    b = Builder()
+    x, y = b.input("x", f32, (n,)), b.input("y", f32, (n,))
+    return b.returns(b.op("tanh", b.op("mul", b.op("exp", x), y)), b.op("reduce_sum", b.op("mul", x, y), axes=(0,)))
+
+
+N = symbol("n", 1)
+SIZES = ((1, 1, 1), (1, 64, 10), (7, 33, 17), (29, 600, 70), (250, 5, 65))
+GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
+    **{f"dense {m}x{k}x{n}": (dense(m, k, n), [{}]) for m, k, n in SIZES},
+    "dense f64": (dense(13, 9, 21, f64), [{}]),
+    "dense, any number of rows": (dense(N, 19, 37), [{"n": n} for n in (1, 2, 5, 6, 7, 13, 241)]),
+    "product 5x7x9": (product(5, 7, 9), [{}]),
+    "product 31x64x48": (product(31, 64, 48), [{}]),
+    "product, any number of rows": (product(N, 7, 33), [{"n": n} for n in (1, 8, 15)]),
+    "conv": (convolution(9, 5, 19), [{}]),
+    "conv, stride 2": (convolution(11, 16, 16, stride=2), [{}]),
+    "conv 1x1": (convolution(6, 24, 33, kernel=1), [{}]),
+    "conv 7x7 of 3 channels": (convolution(12, 3, 8, kernel=7, stride=2), [{}]),
+    "grouped conv": (convolution(7, 12, 18, groups=3), [{}]),
+    "depthwise conv": (convolution(9, 21, 21, groups=21), [{}]),
+    "depthwise conv, stride 2": (convolution(9, 32, 32, groups=32, kernel=5, stride=2), [{}]),
+    "softmax": (rows("softmax", 5, 37, axis=1), [{}]),
+    "softmax, any size": (rows("softmax", 3, N, axis=1), [{"n": n} for n in (1, 3, 16, 17, 255)]),
+    "softmax of columns": (rows("softmax", 37, 5, axis=0), [{}]),
+    "layer norm": (rows("layer_norm", 4, 77, axis=1, epsilon=1e-5), [{}]),
+    "max pool": (pool(13, 7), [{}]),
+    "average pool": (pool(9, 18, "average_pool"), [{}]),
+    "elementwise": (chain(N), [{"n": n} for n in (*range(1, 20), 31, 33, 63, 65, 1023, 1025)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_kernels_of_every_template_stay_in_their_buffers(name: str) -> None:
+    graph, sizes = GRAPHS[name]
+    executable = graphc.compile(graph, threads=2)
+    for dims in sizes:
+        inputs = random_inputs(graph, dims)
+        expected = interpret(graph, inputs)
+        for side in SIDES:
+            for seen, want in zip(run_guarded(executable, inputs, side), expected, strict=True):
+                assert difference(seen, want) is None, f"{dims}: {difference(seen, want)}"
