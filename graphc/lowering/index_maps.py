@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from graphc.ir.symbolic import Dim, Expr, floordiv, mod, nonnegative, product
+from graphc.ir.symbolic import Dim, Expr, floordiv, maximum, mod, nonnegative, product
 
 Index = tuple[Dim, ...]
 """One expression for each axis of a tensor."""
@@ -68,22 +68,39 @@ def _regroup(index: Sequence[Dim], shape: Sequence[Dim], to: Sequence[Dim]) -> l
 
 
 def _position(here: Sequence[tuple[Dim, Dim]], inner: Dim, size: Dim | None) -> Dim:
-    """(linear index // inner) % size of an index that is given as (expression, dim) pairs; no remainder for None."""
-    # What lies to the right of the largest suffix whose product divides `inner` can't carry into the quotient.
-    for k in range(len(here) + 1):
-        suffix = product(d for _, d in here[k:])
-        if _divides(suffix, inner):
-            quotient = floordiv(
-                linear_index([i for i, _ in here[:k]], [d for _, d in here[:k]]), floordiv(inner, suffix)
-            )
-            return quotient if size is None else mod(quotient, size)
-    raise AssertionError("the empty product divides everything")
+    """(linear index // inner) % size of an index that is given as (expression, dim) pairs; no remainder for None.
+
+    What lies left of a suffix whose product divides inner * size counts modulo the rest alone; what lies right of one whose
+    product divides `inner` can't carry into the quotient.
+    """
+    if size is not None:
+        left, right, period = _cut(here, inner * size)
+        here = [(mod(_linear(left), _positive(period)), period), *right]
+    left, _, divisor = _cut(here, inner)
+    return floordiv(_linear(left), _positive(divisor))
+
+
+def _cut(
+    here: Sequence[tuple[Dim, Dim]], whole: Dim
+) -> tuple[Sequence[tuple[Dim, Dim]], Sequence[tuple[Dim, Dim]], Dim]:
+    """(left, right, whole // product of right's dims), with the longest right whose product divides `whole`."""
+    k = next(k for k in range(len(here) + 1) if _divides(product(d for _, d in here[k:]), whole))
+    return here[:k], here[k:], floordiv(whole, _positive(product(d for _, d in here[k:])))
+
+
+def _linear(here: Sequence[tuple[Dim, Dim]]) -> Dim:
+    return linear_index([i for i, _ in here], [d for _, d in here])
 
 
 def _divides(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) and a < 1:
         return False
     return a == b or (nonnegative(a - 1) and mod(b, a) == 0)
+
+
+def _positive(d: Dim) -> Dim:
+    """The dim as a divisor: where it is 0, no element is ever asked for."""
+    return d if nonnegative(d - 1) else maximum(d, 1)
 
 
 def linear_index(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:

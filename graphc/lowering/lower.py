@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim
+from graphc.ir.symbolic import Dim, symbol
 from graphc.lowering.canonical import canonical
 from graphc.lowering.drafts import buffers_of, draft, new_nest
-from graphc.lowering.index_maps import Index
+from graphc.lowering.index_maps import Index, inserted
 from graphc.lowering.loop_body import Body, Buffer, Store
 from graphc.lowering.nest import Demand, Nest, unsupported
-from graphc.lowering.placement import CONTRACTIONS, REDUCTIONS, place
+from graphc.lowering.placement import CONTRACTIONS, REDUCTIONS, place, reduced_axes, symbols
 from graphc.lowering.rules import RUNNING, SCATTERS
 from graphc.lowering.rules_indexing import index_vector
 from graphc.lowering.tile import lower_tile
@@ -37,20 +37,38 @@ def lower(graph: Graph, kind: str = "loop", name: str = "kernel") -> Body:
 
 
 def _lower_loop(graph: Graph, buffers: Sequence[Buffer], name: str) -> Body:
-    anchors = [n.results[0] for n in graph.nodes if n.op.name in CONTRACTIONS | REDUCTIONS | RUNNING]
-    nest, placed = new_nest(graph), dict[Value, Index]()
-    for anchor in anchors[:1] or graph.outputs:
-        nest = new_nest(graph)
-        placed = place(graph.nodes, anchor, _frame(nest, anchor.type.shape, anchor.producer))
-        if anchor.producer is not None:  # all results of one node lie alike
-            placed.update({v: placed[anchor] for v in anchor.producer.results if v.type.shape == anchor.type.shape})
-        if all(v in placed for v in graph.outputs):
-            break
+    nest, placed = _placed(graph)
     for i, v in enumerate(graph.outputs):
         if v not in placed:
             raise _no_common_frame(graph, v)
         nest.store(str(len(graph.inputs) + i), placed[v], nest.value(v, Demand(placed[v])))
     return canonical(name, buffers, None, [draft(nest)])
+
+
+def _placed(graph: Graph) -> tuple[Nest, dict[Value, Index]]:
+    """A nest with its parallel axes, and where values lie in them.
+
+    The axes are the dims of the result of what sums, where something does; else those of an output that places all others.
+    """
+    nest = new_nest(graph)
+    for node in graph.nodes:
+        if node.op.name in CONTRACTIONS | RUNNING:
+            frame = _frame(nest, node.results[0].type.shape, node)
+            placed = place(graph.nodes, node.results[0], frame)
+            return nest, placed | {v: tuple(frame) for v in node.results}
+        if node.op.name in REDUCTIONS:
+            (x,), axes = node.operands, reduced_axes(node)
+            kept = _frame(nest, [d for i, d in enumerate(x.type.shape) if i not in axes])
+            inner = [symbol(f"inner{a}", 0) if x.type.shape[a] != 1 else 0 for a in axes]
+            placed = place(graph.nodes, x, inserted(kept, axes, inner), inner)
+            rows = {v: at for v, at in placed.items() if not symbols(at) & symbols(inner)}
+            return nest, {node.result: tuple(kept)} | rows
+    for anchor in graph.outputs:
+        nest = new_nest(graph)
+        placed = place(graph.nodes, anchor, _frame(nest, anchor.type.shape))
+        if all(v in placed for v in graph.outputs):
+            break
+    return nest, placed
 
 
 def _frame(nest: Nest, shape: Sequence[Dim], node: Node | None = None) -> list[Dim]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Node, Value
-from graphc.ir.symbolic import Dim, as_symbol, bounds, free_symbols, nonnegative, symbol
+from graphc.ir.symbolic import Dim, Expr, as_symbol, bounds, free_symbols, nonnegative, symbol
 from graphc.ir.types import DType, bool_, f32, i64
 from graphc.lowering.index_maps import Index
 from graphc.lowering.loop_body import (
@@ -76,7 +76,7 @@ class Nest:
     _known: dict[tuple[Value, Demand], Operand] = field(default_factory=dict)
     _emitted: dict[str, str] = field(default_factory=dict)
     _unchecked: set[str] = field(default_factory=set)
-    _reduction: tuple[Dim, ...] | None = None
+    _reduction: tuple[Dim, ...] = ()
     _positions: Index = ()
     _count: int = 0
 
@@ -89,19 +89,18 @@ class Nest:
         return symbol(name, 0, extent - 1)
 
     def reduction_axes(self, node: Node, extents: Sequence[Dim]) -> Index:
-        """The indices of the nest's reduction loops, made at the first call; all reductions of a nest share them."""
-        wanted = tuple(extents)
-        if self._reduction is None:
+        """The indices of the nest's reduction loops, made at the first call; all reductions of a nest share them.
+
+        Extents of 1 have no loop, and the index 0.
+        """
+        wanted = tuple(e for e in extents if e != 1)
+        if wanted and not self._reduction:
             self._reduction = wanted
             self._positions = tuple(self.axis(e, "reduction") for e in wanted)
-        elif self._reduction != wanted:
+        elif wanted and self._reduction != wanted:
             raise unsupported(node, f"a nest reduces over {list(self._reduction)}; this reduces over {list(wanted)}")
-        return self._positions
-
-    @property
-    def is_reducing(self) -> bool:
-        """Whether there is a reduction loop."""
-        return any(a.kind != "parallel" for a in self.axes)
+        loops = iter(self._positions)
+        return tuple(0 if e == 1 else next(loops) for e in extents)
 
     def value(self, v: Value, demand: Demand) -> Operand:
         """The scalar that is the demanded element; f16 and bf16 elements are f32 scalars of representable value."""
@@ -158,9 +157,11 @@ class Nest:
             return e
         return self._define(lambda name: IndexStatement(name, dtype, e))
 
-    def reduce(self, kind: ReduceKind, dtype: DType, operand: Operand, predicate: Predicate = ()) -> Operand:
-        """The reduction of a scalar over the reduction loops; itself where there is none."""
-        if not self.is_reducing:
+    def reduce(
+        self, kind: ReduceKind, dtype: DType, operand: Operand, positions: Sequence[Dim], predicate: Predicate = ()
+    ) -> Operand:
+        """The reduction of a scalar over loops with these indices; itself where there is none."""
+        if not any(isinstance(p, Expr) for p in positions):
             return 0 if kind in ("argmax", "argmin") else operand
         return self._define(lambda name: Reduce(name, dtype, kind, operand, _reduced(predicate) or ()))
 

@@ -19,6 +19,16 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
     return (node["axis"],) if node.op.name in ("argmax", "argmin") else tuple(sorted(node["axes"]))
 
 
+def reduces(node: Node, at: Sequence[Dim], inner: Sequence[Dim], coordinates: set[str]) -> bool:
+    """Whether a reduction of an operand that is at `at` goes over exactly the coordinates `inner`, of all `coordinates`."""
+    axes = reduced_axes(node)
+    over, kept = [at[a] for a in axes], [e for i, e in enumerate(at) if i not in axes]
+    if node.op.name in ("argmax", "argmin") and over != list(inner):
+        return False  # its result is a position along the axis
+    wanted = symbols(inner)
+    return symbols(over) & coordinates == wanted and not symbols(kept) & wanted
+
+
 def place(nodes: Iterable[Node], start: Value, index: Sequence[Dim], inner: Sequence[Dim] = ()) -> dict[Value, Index]:
     """The index, in frame coordinates, of the element of each value that belongs to a point of the frame.
 
@@ -26,7 +36,7 @@ def place(nodes: Iterable[Node], start: Value, index: Sequence[Dim], inner: Sequ
     ways, and broadcasts backwards. A reduction over exactly the coordinates `inner` is followed forwards: its result, and
     what is computed from it alone, is at the other coordinates. The first place found for a value counts.
     """
-    group = set(nodes)
+    group, coordinates = set(nodes), symbols(index)
     placed: dict[Value, Index] = {start: tuple(index)}
     waiting = deque([start])
 
@@ -51,11 +61,8 @@ def place(nodes: Iterable[Node], start: Value, index: Sequence[Dim], inner: Sequ
                 (x,) = node.operands
                 put(x, [0 if d == 1 else at[a] for d, a in zip(x.type.shape, node["axes"], strict=True)])
             elif name in REDUCTIONS and forward:
-                axes = reduced_axes(node)
-                if inner and _symbols(at[a] for a in axes) == _symbols(inner):
-                    kept = [e for i, e in enumerate(at) if i not in axes]
-                    if not _symbols(kept) & _symbols(inner):
-                        put(node.result, kept)
+                if inner and reduces(node, at, inner, coordinates):
+                    put(node.result, [e for i, e in enumerate(at) if i not in reduced_axes(node)])
             elif name in ("reshape", "transpose", "reverse"):
                 other = node.result if forward else node.operands[0]
                 put(other, _moved(node, v, other, at, forward))
@@ -72,5 +79,6 @@ def _moved(node: Node, v: Value, other: Value, at: Index, forward: bool) -> Sequ
     return [d - 1 - i if k in node["axes"] else i for k, (i, d) in enumerate(zip(at, v.type.shape, strict=True))]
 
 
-def _symbols(index: Iterable[Dim]) -> set[str]:
+def symbols(index: Iterable[Dim]) -> set[str]:
+    """The names of the coordinates (and dimensions) that an index depends on."""
     return {s.name for e in index if isinstance(e, Expr) for s in free_symbols(e)}

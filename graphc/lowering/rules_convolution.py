@@ -23,7 +23,7 @@ def conv(nest: Nest, v: Value, demand: Demand) -> Operand:
     position, inside = _slide(spec, at, t, [x.type.shape[a] for a in spec.spatial_axes])
     a = nest.value(x, _guarded(demand, _image(spec, batch, channel, position), inside, x))
     b = nest.value(w, demand.inner().at(_kernel(spec, o, c, t)))
-    return sum_of_products(nest, v.type.dtype, a, b)
+    return sum_of_products(nest, v.type.dtype, a, b, (c, *t))
 
 
 def conv_input_grad(nest: Nest, v: Value, demand: Demand) -> Operand:
@@ -44,7 +44,7 @@ def conv_input_grad(nest: Nest, v: Value, demand: Demand) -> Operand:
     a = nest.value(dy, _guarded(demand, _image(spec, batch, o, position), tuple(inside), dy))
     in_group = mod(channel, per_group) if spec.groups > 1 else channel
     b = nest.value(w, demand.inner().at(_kernel(spec, o, in_group, t)))
-    return sum_of_products(nest, v.type.dtype, a, b)
+    return sum_of_products(nest, v.type.dtype, a, b, (o_in_group, *t))
 
 
 def conv_weight_grad(nest: Nest, v: Value, demand: Demand) -> Operand:
@@ -60,7 +60,7 @@ def conv_weight_grad(nest: Nest, v: Value, demand: Demand) -> Operand:
     channel = _group(spec, o, out) * per_group + c
     a = nest.value(x, _guarded(demand, _image(spec, batch, channel, position), inside, x))
     b = nest.value(dy, demand.inner().at(_image(spec, batch, o, at)))
-    return sum_of_products(nest, v.type.dtype, a, b)
+    return sum_of_products(nest, v.type.dtype, a, b, (batch, *at))
 
 
 def _spec(v: Value) -> ConvSpec:

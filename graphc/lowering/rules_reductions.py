@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ def reduction(kind: Literal["sum", "prod", "max", "min"]) -> Rule:
         (x,), axes = node.operands, node["axes"]
         positions = nest.reduction_axes(node, [x.type.shape[a] for a in sorted(axes)])
         element = nest.value(x, demand.inner().at(inserted(demand.index, sorted(axes), positions)))
-        return nest.rounded(nest.reduce(kind, carrier(v.type.dtype), element), v.type.dtype)
+        return nest.rounded(nest.reduce(kind, carrier(v.type.dtype), element, positions), v.type.dtype)
 
     return rule
 
@@ -37,7 +38,7 @@ def arg_extreme(kind: Literal["argmax", "argmin"]) -> Rule:
         (x,), axis = node.operands, node["axis"]
         positions = nest.reduction_axes(node, [x.type.shape[axis]])
         element = nest.value(x, demand.inner().at(inserted(demand.index, [axis], positions)))
-        return nest.reduce(kind, i64, element)
+        return nest.reduce(kind, i64, element, positions)
 
     return rule
 
@@ -55,9 +56,7 @@ def running(kind: Literal["sum", "prod"]) -> Rule:
             predicate = (*predicate, Range(index[axis], 0, x.type.shape[axis]))
             otherwise = (0 if kind == "sum" else 1) * (1.0 if v.type.dtype.is_float else 1)
         element = nest.value(x, Demand(tuple(index), predicate, otherwise))
-        if not nest.is_reducing:
-            return element
-        return nest.rounded(nest.reduce(kind, carrier(v.type.dtype), element), v.type.dtype)
+        return nest.rounded(nest.reduce(kind, carrier(v.type.dtype), element, [demand.index[axis]]), v.type.dtype)
 
     return rule
 
@@ -82,13 +81,13 @@ def dot(nest: Nest, v: Value, demand: Demand) -> Operand:
 
     a = nest.value(lhs, index(lhs_batch, lhs_free, rows, lhs_contract))
     b = nest.value(rhs, index(rhs_batch, rhs_free, columns, rhs_contract))
-    return sum_of_products(nest, v.type.dtype, a, b)
+    return sum_of_products(nest, v.type.dtype, a, b, positions)
 
 
-def sum_of_products(nest: Nest, dtype: DType, a: Operand, b: Operand) -> Operand:
+def sum_of_products(nest: Nest, dtype: DType, a: Operand, b: Operand, positions: Sequence[Dim]) -> Operand:
     """The contraction form: mul of two elements, reduce sum."""
     wide = carrier(dtype)
-    return nest.rounded(nest.reduce("sum", wide, nest.apply("mul", wide, [a, b], wide)), dtype)
+    return nest.rounded(nest.reduce("sum", wide, nest.apply("mul", wide, [a, b], wide), positions), dtype)
 
 
 def window(nest: Nest, v: Value, demand: Demand) -> Operand:
@@ -107,10 +106,10 @@ def window(nest: Nest, v: Value, demand: Demand) -> Operand:
         padding = _lowest(wide)
     element = nest.value(x, Demand(tuple(index), (*demand.predicate, *inside), padding))
     if node.op.name == "window_sum":
-        return nest.rounded(nest.reduce("sum", wide, element), dtype)
+        return nest.rounded(nest.reduce("sum", wide, element, positions), dtype)
     if v.index == 0:
-        return nest.reduce("max", wide, element)
-    return _where_found(nest, spec, x, demand, nest.reduce("argmax", i64, element, tuple(inside)))
+        return nest.reduce("max", wide, element, positions)
+    return _where_found(nest, spec, x, demand, nest.reduce("argmax", i64, element, positions, tuple(inside)))
 
 
 def _where_found(nest: Nest, spec: WindowSpec, x: Value, demand: Demand, found: Operand) -> Operand:

@@ -19,7 +19,7 @@ from graphc.lowering.drafts import draft, new_nest
 from graphc.lowering.index_maps import Index
 from graphc.lowering.loop_body import Axis, Body, Buffer, LoopBody, Operand, ReduceKind
 from graphc.lowering.nest import Demand, Kept, Nest, carrier, unsupported
-from graphc.lowering.placement import REDUCTIONS, place, reduced_axes
+from graphc.lowering.placement import REDUCTIONS, place, reduced_axes, reduces, symbols
 
 SCRATCH_ELEMENTS = 1 << 16
 """The longest row that is kept in scratch."""
@@ -55,7 +55,8 @@ class _Tile:
         self.inner_index = tuple(index[a] for a in axes)
         self.placed = place(graph.nodes, anchor, index, self.inner_index)
         for node in reductions:
-            if node.result not in self.placed:
+            at = self.placed.get(node.operands[0])
+            if at is None or not reduces(node, at, self.inner_index, symbols(index)):
                 raise unsupported(node, "it doesn't reduce over the same rows as the others of its tile")
         self.tail: dict[Value, int] = dict.fromkeys(graph.inputs, -1)
         self.start: dict[Value, int] = dict.fromkeys(graph.inputs, 0)
@@ -109,7 +110,7 @@ class _Tile:
         for node in mine:
             dtype = carrier(node.result.type.dtype)
             kind = cast(ReduceKind, node.op.name.removeprefix("reduce_"))
-            found = nest.reduce(kind, dtype, self._element(nest, node.operands[0]))
+            found = nest.reduce(kind, dtype, self._element(nest, node.operands[0]), self.inner_index)
             nest.define(node.result, self.placed[node.result], nest.rounded(found, node.result.type.dtype))
         for n in self.graph.nodes:
             for v in n.results:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Node, Value
 from graphc.ir.symbolic import Dim, Expr, free_symbols, symbol
 from graphc.lowering.index_maps import Index
-from graphc.lowering.placement import CONTRACTIONS, REDUCTIONS, place, reduced_axes
+from graphc.lowering.placement import CONTRACTIONS, REDUCTIONS, place, reduced_axes, reduces, symbols
 from graphc.lowering.rewriting import divisions
 from graphc.lowering.rules import LOWERABLE, RUNNING, SCATTERS
 from graphc.lowering.tile import DEAR
@@ -27,6 +27,9 @@ ALONE = SCATTERS | RUNNING | {"concat"}
 
 MOST_BUFFERS = 24
 """Operands and results of one kernel: each needs its address in a register."""
+
+MOST_NODES = 128
+"""A bound on the length of bodies, and so on the time that it takes to compile them."""
 
 
 def is_view(node: Node) -> bool:
@@ -76,7 +79,7 @@ def _is_literal_value(v: Value) -> bool:
 def kind_of(group: Group) -> str | None:
     """The kind of fusion that the group can be, "loop" or "tile"; None if it can't be one."""
     names = {n.op.name for n in group.nodes}
-    if len(group.inputs) + len(group.outputs) > MOST_BUFFERS or not group.outputs:
+    if len(group.inputs) + len(group.outputs) > MOST_BUFFERS or len(group.nodes) > MOST_NODES:
         return None
     if len(group.nodes) == 1:
         return "loop"
@@ -200,15 +203,22 @@ def _row_kind(group: Group, reductions: Sequence[Node]) -> str | None:
     anchor, axes = reductions[0].operands[0], reduced_axes(reductions[0])
     frame = _frame("i", anchor.type.shape)
     inner = [frame[a] for a in axes]
+    whole = set[str]().union(*map(_names, inner))
+    if not whole:
+        return None  # dims of 1: nothing is reduced
     placed = place(group.nodes, anchor, frame, inner)
-    if not all(n.result in placed for n in reductions) or not all(v in placed for v in group.outputs):
+    operands = [placed.get(n.operands[0]) for n in reductions]
+    if not all(
+        at is not None and reduces(n, at, inner, symbols(frame)) for n, at in zip(reductions, operands, strict=True)
+    ):
+        return None
+    if not all(v in placed for v in group.outputs):
         return None
     if not _compute_once(group.nodes, placed, anchor.type.size, reductions[0].result.type.size):
         return None
     after = _depending(group.nodes, reductions)
     if not _reads_own_row(group.nodes, placed, after):
         return None
-    whole = set().union(*map(_names, inner))
     rows_only = all(not any(whole & _names(e) for e in placed[v]) for v in group.outputs)
     if rows_only and not any(x in after for n in reductions for x in n.operands):
         return "loop"
