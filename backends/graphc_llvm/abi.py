@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     OK = 0
     INTEGER_DIVISION = 1  # by zero, or the smallest integer by -1
     BAD_INDEX = 2
+    NO_ELEMENTS = 3  # to take the largest or smallest of
 
 
 class Layout:

@@ -46,6 +46,9 @@ class Nest:
         """Emits the part of the nest that is one work item."""
         if any(a.extent == 0 for a in self.body.axes if a.kind != "reduction"):
             return
+        if any(r.kind in ("max", "min", "argmax", "argmin") for r in self.body.reduces):
+            for a in self.body.axes_of("reduction"):
+                self.points.require_some(a.extent)
         self._inner(list(self.schedule.inner), chunk, block)
 
     def _inner(self, axes: Sequence[Axis], chunk: Dim | None, block: Dim | None) -> None:
@@ -153,6 +156,7 @@ class Nest:
         moving |= {a.name: (0, a.extent - 1) for a in self.body.axes_of("reduction")}
         ends = _ends(r.expression, moving)
         names = {a for p in points for a in p} | set(self.body.definitions) | moving.keys()
+        names |= {s.vector.name} if s.vector is not None else set()  # not bound yet where blocks are outside
         if ends is None or any(x.name in names for e in (*ends, r.low, r.high) for x in free_symbols(e)):
             return None
         low, high = ends

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, substitute
+from graphc.ir.symbolic import Dim, nonnegative, substitute
 from graphc.ir.types import DType, bool_, f32
 from graphc.lowering.loop_body import Apply, Index, Operand, Predicate, Range, Reduce
 from graphc_llvm.abi import Status
-from graphc_llvm.emit import I32, binary, constant, i32, reduce_vector, splat
+from graphc_llvm.emit import I32, binary, constant, i32, i64, reduce_vector, splat
 from graphc_llvm.flat_body import Checked, FlatAccess, FlatBody, FlatLoad, FlatStore, values_in
 from graphc_llvm.index import Indexer, Placed
 from graphc_llvm.math.cast import emit_cast
@@ -214,6 +214,11 @@ class Points:
         return memo[key][0] * self.bound(c.stride, point)
 
     # Faults.
+
+    def require_some(self, extent: Dim) -> None:
+        """Sets the status where a reduction without an identity has no element."""
+        if not nonnegative(extent - 1):
+            self._fault(self.b.icmp_signed("<", self.ix.scalar(extent), i64(1)), Status.NO_ELEMENTS)
 
     def _division_fault(self, b: ir.IRBuilder, lanes: ir.Value) -> None:
         if isinstance(lanes.type, ir.VectorType) and self.mask is not None:

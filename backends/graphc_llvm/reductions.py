@@ -24,7 +24,7 @@ from graphc_llvm.accumulate import (
     start,
     step,
 )
-from graphc_llvm.emit import binary, constant, fma
+from graphc_llvm.emit import fma
 from graphc_llvm.flat_body import FlatBody
 from graphc_llvm.index import Indexer
 from graphc_llvm.math.cast import emit_cast
@@ -162,10 +162,7 @@ class Reductions:
         return self.points.memory.spread(x) if isinstance(acc.type, ir.VectorType) else x
 
     def _result(self, r: Reduce, acc: Accumulator) -> ir.Value:
-        b, value = self.ix.b, acc[-1]
-        if len(acc) == 2 and r.predicate:
-            value = binary(b, "smax", value, constant(value.type, 0))  # where no element took part
-        return emit_cast(b, value, accumulator_dtype(r.dtype).name, r.dtype.name)
+        return emit_cast(self.ix.b, acc[-1], accumulator_dtype(r.dtype).name, r.dtype.name)
 
 
 def _static(a: Axis) -> int:

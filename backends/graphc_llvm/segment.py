@@ -34,6 +34,7 @@ SHORT_RUN = 50e-6
 _MEANING = {
     Status.INTEGER_DIVISION: "an integer division by zero, or of the smallest integer by -1",
     Status.BAD_INDEX: "an index out of bounds",
+    Status.NO_ELEMENTS: "an extreme of no elements",
 }
 
 
