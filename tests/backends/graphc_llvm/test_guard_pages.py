@@ -99,13 +99,11 @@ def product(m: int | Expr, k: int, n: int) -> Graph:
 
 def convolution(size: int, channels: int, outputs: int, groups: int = 1, kernel: int = 3, stride: int = 1) -> Graph:
     b = Builder()
-    x = b.input("x", f32, (2, channels, size, size + 1))
-    w = b.constant(weights(outputs, channels // groups, kernel, kernel))
-    y = b.op(
-        "conv", x, w, strides=(stride, stride), padding=(kernel // 2,) * 4, dilation=(1, 1), groups=groups,
-        layout="channels_first", kernel_layout="oi",
-    )  # fmt: skip
-    bias = b.broadcast(b.constant(weights(outputs)), y.type.shape, (1,))
+    x = b.input("x", f32, (2, size, size + 1, channels))
+    w = b.constant(weights(kernel, kernel, channels // groups, outputs))
+    form = {"strides": (stride, stride), "padding": (kernel // 2,) * 4, "dilation": (1, 1), "groups": groups}
+    y = b.op("conv", x, w, layout="channels_last", kernel_layout="io", **form)
+    bias = b.broadcast(b.constant(weights(outputs)), y.type.shape, (3,))
     return b.returns(b.op("relu", b.op("add", y, bias)))
 
 
