@@ -74,6 +74,17 @@ def test_verification_names_the_pass_that_breaks_its_claim(monkeypatch: pytest.M
     assert graphc.compile(net(), backend="reference", passes=["dce"], verify="full")(X).shape == (2, 2)
 
 
+def test_an_exact_pass_is_held_to_the_bits_that_the_pass_before_left() -> None:
+    """Decomposition changes roundings; fusion then computes from the inputs again, to the bit."""
+    text = """graph @g(%x: f32[n,16], %y: f32[n,16]) {
+      %s: f32[n,16] = softmax(%x) {axis=1}
+      %m: f32[n,16] = mul(%s, %y)
+      return %m
+    }"""
+    after = graphc.run_passes(graphc.parse_graph(text), ["decompose", "fuse"], verify="full")
+    assert [n.op.name for n in after.nodes] == ["fusion"]
+
+
 def test_run_passes_gives_a_copy() -> None:
     graph = net()
     changed = graphc.run_passes(graph, [SwapForAbs()])
