@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,9 +11,9 @@ from onnx import GraphProto
 
 from graphc.errors import ModelError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import Dim, Expr
-from graphc.ir.types import DType
+from graphc.ir.types import DType, TensorType
 from graphc_onnx.imported import (
     ONNX_DTYPES,
     Contents,
@@ -33,6 +34,17 @@ Results: TypeAlias = Value | Item | Sequence[Value | Item | None] | None
 Converter: TypeAlias = Callable[["Call"], Results]
 
 
+@dataclass(frozen=True)
+class Within:
+    """What becomes of a graph among the attributes: its outputs with its nodes put in place, or it as a closed graph.
+
+    `region` also gives the values that the graph captures, which follow its own inputs.
+    """
+
+    inline: Callable[[GraphProto, Sequence[Item]], list[Item]]
+    region: Callable[[GraphProto, Sequence[TensorType]], tuple[Graph, list[Value]]]
+
+
 class Call:
     """A node under conversion. Operands left out are None; `outputs` are the names of its results, "" where unused."""
 
@@ -46,7 +58,7 @@ class Call:
         outputs: Sequence[str],
         b: Builder,
         contents: Contents,
-        inline: Callable[[GraphProto, Sequence[Item]], list[Item]],
+        within: Within,
     ) -> None:
         self.op = op
         self.layer = layer
@@ -56,7 +68,7 @@ class Call:
         self.outputs = outputs
         self.b = b
         self.contents = contents
-        self.inline = inline
+        self.within = within
 
     # Operands
 

@@ -13,7 +13,7 @@ from graphc.errors import GraphcError, ModelError, Unsupported, UnsupportedOpErr
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
-from graphc_onnx.call import Call, Results
+from graphc_onnx.call import Call, Results, Within
 from graphc_onnx.converters import CONVERTERS
 from graphc_onnx.imported import (
     ONNX_DTYPES,
@@ -29,7 +29,7 @@ from graphc_onnx.reading import OnnxModel, normal_domain, read_opsets
 from graphc_onnx.schemas import AttributeValue, check_nodes, find_schema, node_attributes
 from graphc_onnx.shape_arithmetic import fold_shapes
 from graphc_onnx.signatures import check_types
-from graphc_onnx.structure import function_key, layer_name, ordered_nodes
+from graphc_onnx.structure import free_names, function_key, layer_name, ordered_nodes
 from graphc_onnx.symbols import Symbols
 from graphc_onnx.tensors import STORAGE, tensor_to_numpy, type_name
 
@@ -252,7 +252,8 @@ class _Importer:
 
         opset = scope.opsets[normal_domain(node.domain)]
         outputs = tuple(node.output)
-        return Call(node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, inline)
+        within = Within(inline, lambda graph, types: self.region(graph, types, scope, layer))
+        return Call(node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, within)
 
     def operands(self, names: Iterable[str], scope: Scope) -> list[Item | None]:
         operands: list[Item | None] = []
@@ -292,6 +293,39 @@ class _Importer:
         names.update(zip((info.name for info in graph.input), given, strict=True))
         self.enter(graph.node, inner)
         return self.required([info.name for info in graph.output], inner)
+
+    def region(
+        self, proto: GraphProto, types: Sequence[TensorType], scope: Scope, layer: str
+    ) -> tuple[Graph, list[Value]]:
+        """A subgraph as a closed graph with inputs of these types, then captures; and what it captures."""
+        inner = _Importer(self.model)
+        inner.unsupported, inner.known_bad = self.unsupported, self.known_bad
+        inner.depth, inner.inlined = self.depth, self.inlined
+        names: dict[str, Item | None] = {}
+        for info, type in zip(proto.input, types, strict=True):
+            names[info.name] = Tensor(type, value=inner.graph.add_input(info.name, type))
+        captures: list[Value] = []
+        for name in sorted(free_names(proto)):
+            item = scope.names.get(name)
+            if item is None:
+                raise Unknown
+            if not isinstance(item, Tensor):
+                raise Refused("a sequence from outside of the body isn't supported")
+            known = self.contents.known(item)
+            if known is not None:
+                names[name] = Tensor(item.type, known=known)
+                continue
+            captures.append(materialize(Builder(self.graph), item))
+            names[name] = Tensor(item.type, value=inner.graph.add_input(name, item.type))
+        body = Scope(names, scope.opsets, scope.bound, (*scope.path, layer.rpartition("/")[2]))
+        inner.initializers(proto, body)
+        inner.enter(proto.node, body)
+        self.inlined = inner.inlined
+        found = inner.required([info.name for info in proto.output], body)
+        b = Builder(inner.graph)
+        inner.graph.set_outputs([materialize(b, item) for item in found if isinstance(item, Tensor)])
+        inner.drop_unused()
+        return inner.graph, captures
 
     def function(
         self, node: NodeProto, function: FunctionProto, scope: Scope, bound: Mapping[str, AttributeProto]

@@ -20,6 +20,7 @@ from graphc_onnx import (
     convert_recurrent,
     convert_reduce,
     convert_resize,
+    convert_sequence,
 )
 from graphc_onnx.call import Converter
 
@@ -27,6 +28,7 @@ _FAMILIES = (
     convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool,
     convert_norm, convert_creation, convert_indexing, convert_recurrent, convert_control,
     convert_attention, convert_loss, convert_resize, convert_quantize,
+    convert_sequence,
 )  # fmt: skip
 
 CONVERTERS: Mapping[tuple[str, str], Converter] = {

@@ -168,6 +168,8 @@ def materialize(b: Builder, tensor: Tensor) -> Value:
 def check_size(value: Value) -> None:
     """Raises ModelError for a value that no memory holds, or whose dims are too long to reason about."""
     for d in value.type.shape:
+        if isinstance(d, int) and d < 0:
+            raise ModelError("a dim is negative", seen=value.type)
         if is_too_long(d) or (isinstance(d, int) and d > LARGEST_TENSOR):
             raise ModelError("a dim is too large", seen=str(d)[:100])
     size = value.type.bytes
