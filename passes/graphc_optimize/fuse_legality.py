@@ -222,7 +222,13 @@ def _row_kind(group: Group, reductions: Sequence[Node]) -> str | None:
     rows_only = all(not any(whole & _names(e) for e in placed[v]) for v in group.outputs)
     if rows_only and not any(x in after for n in reductions for x in n.operands):
         return "loop"
-    return "tile" if axes == tuple(range(anchor.type.rank - len(axes), anchor.type.rank)) else None
+    trailing = axes == tuple(range(anchor.type.rank - len(axes), anchor.type.rank))
+    return "tile" if trailing and not any(map(_moves_last_axis, group.nodes)) else None
+
+
+def _moves_last_axis(node: Node) -> bool:
+    """Whether rows read through the node would be scattered over memory, at every pass over them."""
+    return node.op.name == "transpose" and node["permutation"][-1] != len(node["permutation"]) - 1
 
 
 def _depending(nodes: Sequence[Node], reductions: Sequence[Node]) -> set[Value]:

@@ -134,6 +134,23 @@ def test_rows_across_memory_are_no_tile(run_passes) -> None:
     assert fused == [("loop", ["reduce_max"]), ("loop", ["broadcast", "sub"])]
 
 
+def test_rows_scattered_over_memory_are_no_tile(run_passes) -> None:
+    fused = fuse(
+        run_passes,
+        """
+        graph @g(%x: f32[6,n]) {
+          %t: f32[n,6] = transpose(%x) {permutation=[1, 0]}
+          %m: f32[n] = reduce_max(%t) {axes=[1]}
+          %mb: f32[n,6] = broadcast(%m) {shape=[n, 6], axes=[0]}
+          %d: f32[n,6] = sub(%t, %mb)
+          return %d
+        }
+        """,
+        n=3,
+    )
+    assert fused == [("loop", ["transpose", "reduce_max"]), ("loop", ["transpose", "broadcast", "sub"])]
+
+
 def test_dear_work_isnt_repeated_by_a_broadcast(run_passes) -> None:
     fused = fuse(
         run_passes,
