@@ -135,26 +135,29 @@ class _Tile:
 
     def _keeps_row(self, v: Value, k: int) -> bool:
         """Whether nest k leaves a whole row of v in scratch: dear to compute again, read later, and not too long."""
-        if v in self.tail or v not in self.placed or self.start[v] != k or not self._is_dear(v, k):
+        if v in self.tail or v not in self.placed or self.start[v] != k or not _is_dear(v):
             return False
-        elements = bounds(product(self.inner_extents))
-        size = elements[1] if elements[1] is not None else elements[0]
-        return size is not None and size <= SCRATCH_ELEMENTS and self._is_read_later(v, k)
+        low, high = bounds(product(self.inner_extents))
+        size = high if high is not None else low
+        return size is not None and size <= SCRATCH_ELEMENTS and self._is_needed_later(v, k)
 
-    def _is_dear(self, v: Value, k: int) -> bool:
-        """Whether v itself is dear, or a cheap function of one dear operand alone (which then needs no place)."""
-        return v.producer is not None and v.producer.op.name in DEAR
-
-    def _is_read_later(self, v: Value, k: int) -> bool:
-        """Whether something that is computed at every point of a later nest reads v."""
-        for node in v.users:
-            for r in node.results:
-                if node.op.name in REDUCTIONS:
-                    if self.tail[r] > k:
+    def _is_needed_later(self, v: Value, k: int) -> bool:
+        """Whether a nest after k computes, at every point, something that reads v, or reads cheap work on v."""
+        waiting, seen = [v], {v}
+        while waiting:
+            for node in waiting.pop().users:
+                for r in node.results:
+                    at = self.tail[r] if node.op.name in REDUCTIONS else self.start[r]
+                    if at > k:
                         return True
-                elif self.start[r] > k or (not self._is_dear(r, k) and self._is_read_later(r, k)):
-                    return True
+                    if node.op.name not in REDUCTIONS and not _is_dear(r) and r not in seen:
+                        seen.add(r)
+                        waiting.append(r)
         return False
+
+
+def _is_dear(v: Value) -> bool:
+    return v.producer is not None and v.producer.op.name in DEAR
 
 
 def _coordinate(axes: list[Axis], prefix: str, extent: Dim) -> Dim:

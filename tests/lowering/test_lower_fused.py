@@ -9,6 +9,7 @@ from graphc.ir.symbolic import symbol
 from graphc.ir.types import f32, i64
 from graphc.lowering.loop_body import Body
 from graphc.lowering.lower import lower
+from graphc.lowering.tile import SCRATCH_ELEMENTS
 from graphc.testing.bodies import assert_close, run_body
 
 N, S = symbol("n"), symbol("s")
@@ -108,6 +109,14 @@ tile kernel(%0: f32[5*n,s] in, %1: f32[5*n,s] out, %2: f32[] scratch, %3: f32[s]
   }
 }
 """
+
+
+def test_a_long_row_is_computed_again_instead_of_kept():
+    b = Builder()
+    x = b.input("x", f32, (2, SCRATCH_ELEMENTS + 1))
+    body = check(b.returns(softmax(b, x, 1)), (2, SCRATCH_ELEMENTS + 1), kind="tile")
+    assert [x.type.size for x in body.buffers if x.access == "scratch"] == [1, 1]
+    assert str(body).count("exp.f32") == 2
 
 
 def test_layer_norm():
