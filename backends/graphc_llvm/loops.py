@@ -102,8 +102,9 @@ class Nest:
 
         def fast(ranges: frozenset[Range]) -> None:
             self.points.inside = (ix.level, ranges)
+            self.points.tile = (name, first) if s.transposes else None
             then(together)
-            self.points.inside = None
+            self.points.inside = self.points.tile = None
 
         def part() -> None:
             with ix.loop(minimum(s.block_size, s.block.extent - first), "one") as k:

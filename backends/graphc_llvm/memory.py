@@ -6,7 +6,7 @@ condition fails, a load reads zeros that belong to the kernel; lanes that are of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
@@ -16,6 +16,7 @@ from graphc.ir.types import DType
 from graphc.lowering.loop_body import Buffer
 from graphc_llvm.emit import (
     I1,
+    I32,
     I64,
     PTR,
     VOID,
@@ -105,6 +106,20 @@ class Memory:
             where = None if mask is None else b.extract_element(mask, i32(k))
             result = b.insert_element(result, load(b, self._guarded(address, where, element), element), i32(k))
         return result
+
+    def read_tile(self, buffer: Buffer, a: Access) -> list[ir.Value] | None:
+        """Vector k has the elements at address + k: one row a lane, loaded along k, transposed; None without a stride."""
+        b, ix, element = self.b, self.ix, memory_type(buffer.type.dtype)
+        found = ix.stride(a.address)
+        if found is None or a.where is not None:
+            return None
+        step, start = found
+        rows = []
+        for j in range(ix.width):
+            address = ix.address(self.buffers[buffer.name], start + step * j, element)
+            where = None if a.mask is None else b.extract_element(a.mask, i32(j))
+            rows.append(load_vector(b, self._guarded(address, where, element), element, ix.width))
+        return [load_bool(b, v) if buffer.type.dtype.is_bool else v for v in transpose(b, rows)]
 
     def _guarded(self, address: ir.Value, where: ir.Value | None, element: ir.Type) -> ir.Value:
         return address if where is None else self.b.select(where, address, self._zeros(element))
@@ -199,6 +214,17 @@ class Memory:
 def every_lane(width: int) -> ir.Value:
     """The mask with all lanes on."""
     return constant(ir.VectorType(I1, width), 1)
+
+
+def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """The columns of a square of vectors, a power of two: rows i and i + n/2 interleaved, log2(n) times."""
+    n, current = len(rows), list(rows)
+    order = [lane + n * second for lane in range(n) for second in (0, 1)]
+    halves = [ir.Constant(ir.VectorType(I32, n), order[:n]), ir.Constant(ir.VectorType(I32, n), order[n:])]
+    for _ in range(n.bit_length() - 1):
+        pairs = zip(current[: n // 2], current[n // 2 :], strict=True)
+        current = [b.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
+    return current
 
 
 def scatter(b: ir.IRBuilder, value: ir.Value, base: ir.Value, indices: ir.Value, mask: ir.Value) -> None:

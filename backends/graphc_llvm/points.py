@@ -21,6 +21,7 @@ from graphc_llvm.index import Indexer, Placed
 from graphc_llvm.math.cast import emit_cast
 from graphc_llvm.math.table import emit_scalar_op
 from graphc_llvm.memory import Access, Memory
+from graphc_llvm.schedule import transposable
 from graphc_llvm.values import literal, ssa_type
 
 Point = Mapping[str, Dim]
@@ -36,7 +37,8 @@ class Points:
 
     status: where faults are noted; number: that of the nest in its kernel, since the names of values repeat; floor: the
     level that loads of `written` buffers mustn't leave; mask: the lanes in use, while a tail is emitted; inside: (the
-    level from which on some ranges of predicates are known to hold, those ranges).
+    level from which on some ranges of predicates are known to hold, those ranges); tile: (an axis, its first point of as
+    many as there are lanes), while loads may be transposed.
     """
 
     memory: Memory
@@ -47,6 +49,7 @@ class Points:
     floor: int = 0
     mask: Placed | None = None
     inside: tuple[int, frozenset[Range]] | None = None
+    tile: tuple[str, Dim] | None = None
 
     @property
     def ix(self) -> Indexer:
@@ -245,11 +248,29 @@ class Points:
         memo = self.ix.scopes[a.level].memo
         if key not in memo:
             with self.ix.at(a.level):
-                value = emit_cast(self.b, self.memory.read(buffer, a), buffer.type.dtype.name, s.dtype.name)
+                raw = self._transposed(s, point, a)
+                raw = self.memory.read(buffer, a) if raw is None else raw
+                value = emit_cast(self.b, raw, buffer.type.dtype.name, s.dtype.name)
                 if otherwise is not None and not _is_zero(otherwise.value):
                     value = self._or_else(value, otherwise.value, a)
                 memo[key] = (value, a, otherwise)
         return Placed(memo[key][0], a.level)
+
+    def _transposed(self, s: FlatLoad, point: Point, a: Access) -> ir.Value | None:
+        """The load as one column of a tile of loads that are contiguous across points; None where it isn't one."""
+        if self.tile is None or not transposable(s.access) or not self.ix.is_vector(a.address):
+            return None
+        axis, first = self.tile
+        corner = self.access(s.access, {**point, axis: first})
+        column, stride = a.address - corner.address, self.ix.stride(a.address)
+        if stride is None or stride[0] == 1 or not isinstance(column, int) or column != point[axis] - first:
+            return None
+        key = ("tile", s.access.buffer.name, corner.address, id(corner.mask))
+        memo = self.ix.scopes[a.level].memo
+        if key not in memo:
+            memo[key] = (self.memory.read_tile(s.access.buffer, corner), corner)
+        tile = memo[key][0]
+        return None if tile is None else tile[column]
 
     def _or_else(self, value: ir.Value, otherwise: ir.Value, a: Access) -> ir.Value:
         condition = a.where

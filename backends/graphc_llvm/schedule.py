@@ -35,8 +35,9 @@ class Schedule:
 
     vector: the axis whose points fill `lanes`, `unroll` vectors at a time; chunk: it is cut in pieces of that length,
     which are work items. block: the axis of which `block_size` points are computed at a time, to reuse what they share;
-    block_outer: blocks are work items; block_first: they are outside of the loop over vectors. outer: the other axes of
-    work items; inner: axes that loop inside one. reduction: axes that loop, outside of `unrolled` ones.
+    block_outer: blocks are work items; block_first: they are outside of the loop over vectors; transposes: a block has
+    as many points as a vector, and loads that are contiguous along it are transposed in registers. outer: the other
+    axes of work items; inner: axes that loop inside one. reduction: axes that loop, outside of `unrolled` ones.
     """
 
     vector: Axis | None
@@ -49,6 +50,7 @@ class Schedule:
     block_size: int = 1
     block_outer: bool = False
     block_first: bool = False
+    transposes: bool = False
     reduction: tuple[Axis, ...] = ()
     unrolled: tuple[Axis, ...] = ()
 
@@ -76,6 +78,8 @@ def schedule(body: FlatBody, target: Target, *, whole: bool = False) -> Schedule
     """The schedule of a nest; with `whole`, all of it inside one work item (a nest of a tile)."""
     vector, lanes, cost = _vector_axis(body, target)
     s = _blocked(body, Schedule(vector, lanes, 1), target)
+    if s.block is None:
+        s = _transposing(body, s)
     s = _reduction_order(body, s)
     if s.vector is not None and s.block is None:
         s = replace(s, unroll=_unroll(body, s))
@@ -211,6 +215,29 @@ def _blocked(body: FlatBody, s: Schedule, target: Target) -> Schedule:
     if isinstance(axis.extent, int) and axis.extent % size and axis.extent > size:
         size = _divisor(axis.extent, max(2, size - 2), size)
     return replace(s, block=axis, block_size=size, unroll=unroll, block_first=True)
+
+
+def _transposing(body: FlatBody, s: Schedule) -> Schedule:
+    """Chooses the axis along which loads are contiguous that along the vector axis are strided."""
+    plain = not body.axes_of("reduction") and not body.axes_of("scan") and not body.sequential
+    if s.vector is None or not plain or len(body.statements) * s.lanes > STATEMENT_LIMIT:
+        return s
+    strided = [
+        x.access
+        for x in body.statements
+        if isinstance(x, FlatLoad) and _kind(x.access, s.vector, s.lanes, body) == "irregular" and transposable(x.access)
+    ]
+    for a in body.axes_of("parallel"):
+        if a is s.vector or guess(a.extent) < s.lanes:
+            continue
+        if any(_kind(access, a, s.lanes, body) == "unit" for access in strided):
+            return replace(s, block=a, block_size=s.lanes, transposes=True)
+    return s
+
+
+def transposable(access: FlatAccess) -> bool:
+    """Whether an access touches every element of a rectangle, whatever data and predicates say."""
+    return not access.predicate and not access.checked
 
 
 def _names(e: Dim) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.symbolic import symbol
-from graphc.ir.types import f32, i64
+from graphc.ir.types import DTYPES, f32, i64
 from graphc.lowering.lower import lower
 
 _spec = importlib.util.spec_from_file_location("kernel_runner", Path(__file__).with_name("kernel_runner.py"))
@@ -190,3 +190,23 @@ def test_dims_of_zero():
         dims = {"n": size[0], "m": size[1]}
         check(reduce("reduce_sum", (1,)), "loop", [(f32, (n, m))], [x], dims)
         check(reduce("reduce_prod", (0,)), "loop", [(f32, (n, m))], [x], dims)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i8", "f16", "f32", "i64", "f64"])
+@pytest.mark.parametrize("shape", [(3, 40, 70), (2, 33, 16), (1, 64, 129)])
+def test_transposes_in_registers(dtype, shape, target):
+    x = np.random.default_rng(7).integers(0, 2, shape).astype(DTYPES[dtype].numpy)
+    values = [(DTYPES[dtype], shape)]
+    check(lambda b, v: b.transpose(v, (0, 2, 1)), "loop", values, [x], {}, target, pieces=2)
+    check(lambda b, v: b.transpose(v, (2, 0, 1)), "loop", values, [x], {}, target)
+
+
+def test_transposed_operand_of_a_fused_nest():
+    def make(b, x, y):
+        return b.op("add", b.transpose(x, (1, 0)), y)
+
+    m, n = symbol("m"), symbol("n")
+    for size in [(5, 9), (64, 40), (33, 70)]:
+        rng = np.random.default_rng(8)
+        arrays = [rng.standard_normal(size).astype(np.float32), rng.standard_normal(size[::-1]).astype(np.float32)]
+        check(make, "loop", [(f32, (m, n)), (f32, (n, m))], arrays, dict(zip("mn", size, strict=True)))
