@@ -136,6 +136,7 @@ def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Tensor
         if raw.dtype != np.uint8 or raw.nbytes != int(np.prod(shape, dtype=object)) * DTYPES[dtype].bytes:
             expected = f"{dtype}[{dims}]"
             raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=expected)
+        raw.flags.writeable = False  # ours alone: it needn't be copied
         data = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
         if data.digest != digest:
             raise ArtifactError("a constant of the artifact is damaged", seen=data.digest, expected=digest)
