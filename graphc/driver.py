@@ -109,13 +109,14 @@ def compile_graph(
     start = time.perf_counter()
     optimized, _ = graph.clone()
     manager = PassManager(resolve_passes(found.pipeline(options) if passes is None else passes), verify=options.verify)
-    records = manager.run(optimized, context)
+    manager.run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()
     segment = found.compile(optimized, options, context)
     report.seconds["backend"] = time.perf_counter() - start
     report.passes = [
-        {"name": r.name, "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats)} for r in records
+        {"name": r.name, "graph": r.graph, "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats)}
+        for r in context.records
     ]
     report.refusals = [str(r) for r in context.refusals]
     if cachable:

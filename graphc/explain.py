@@ -60,8 +60,12 @@ def passes_lines(described: dict[str, Any]) -> list[str]:
         return ["  none: the program came from the cache (compile with cache=False to see them)"]
     if not described["passes"]:
         return ["  none"]
-    width = max(len(p["name"]) for p in described["passes"])
-    return [f"  {p['seconds'] * 1e3:7.1f} ms  {p['name']:<{width}}  {_stats(p)}" for p in described["passes"]]
+    names = [p["name"] + (f" of {p['graph']}" if p["graph"] != described["graph"] else "") for p in described["passes"]]
+    width = max(map(len, names))
+    return [
+        f"  {p['seconds'] * 1e3:7.1f} ms  {name:<{width}}  {_stats(p)}"
+        for p, name in zip(described["passes"], names, strict=True)
+    ]
 
 
 def _stats(p: dict[str, Any]) -> str:

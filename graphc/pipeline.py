@@ -62,6 +62,8 @@ class PassContext:
     weights: Sequence[TensorData] = ()
     replaced: dict[Value, Value] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    records: list[PassRecord] = field(default_factory=list)
+    """What every pass did, those too that a backend runs on parts of the graph."""
     dumps: int = 0
     """How many graphs were dumped: several managers may run in one compilation."""
 
@@ -105,9 +107,10 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One run of a pass, for `explain()`."""
+    """One run of a pass on the graph of that name, for `explain()`."""
 
     name: str
+    graph: str
     changed: bool
     stats: Mapping[str, int | str]
     seconds: float
@@ -154,7 +157,8 @@ class PassManager:
                 failure = run.check(graph, p.claim, context.replaced)
                 if failure is not None:
                     raise _broken(p, before, run.inputs, failure, context, self.dump)
-            records.append(PassRecord(p.name, result.changed, dict(result.stats), seconds))
+            records.append(PassRecord(p.name, graph.name, result.changed, dict(result.stats), seconds))
+        context.records += records
         return records
 
     def _write(self, name: str, graph: Graph, context: PassContext) -> None:

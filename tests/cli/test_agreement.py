@@ -26,6 +26,7 @@ class Off:
 
     segment: Any
     factor: float
+    direct: None = None
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         y, z = self.segment.run(inputs)
