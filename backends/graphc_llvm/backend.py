@@ -10,9 +10,9 @@ from graphc.backend import CompileOptions
 from graphc.ir.graph import Graph, Node
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.text import print_graph, weights_of
+from graphc.lowering.assemble import assemble
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
-from graphc_llvm.assemble import assemble
 from graphc_llvm.cache import Cache
 from graphc_llvm.kernels import KernelMaker, compile_kernels
 from graphc_llvm.packing import Pack
@@ -57,7 +57,10 @@ class LlvmBackend:
         for part in (prepare, main):
             fuse.run(part, context)
         maker = KernelMaker(target, options.numerics)
-        planned = [assemble(prepare, 0, maker), assemble(main, len(prepare.outputs), maker)]
+        planned = [
+            assemble(part, constants, maker, "the llvm backend")
+            for part, constants in ((prepare, 0), (main, len(prepare.outputs)))
+        ]
         kernels = {k.key: k for s in planned for k in s.kernels}
         cache = Cache(config.cache_dir()) if options.cache else None
         objects = compile_kernels(kernels.values(), target, cache)

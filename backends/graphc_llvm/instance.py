@@ -16,8 +16,8 @@ from graphc.backend import MemoryReport
 from graphc.errors import NumericError
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.lowering.memory import Lifetime, plan
+from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 from graphc_llvm.entry import CallContext
-from graphc_llvm.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 
 ALIGNMENT = 64
 _WORTH_A_THREAD = 20e-6

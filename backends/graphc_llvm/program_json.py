@@ -8,7 +8,7 @@ from typing import Any
 from graphc.errors import ArtifactError
 from graphc.ir.symbolic import Dim, Expr, free_symbols, parse_dim, symbol
 from graphc.ir.types import DTYPES, TensorType
-from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
 
 
 def to_json(program: Program) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Dim, Expr, evaluate
 from graphc.ir.tensor_data import TensorData
+from graphc.lowering.program import KernelStep, LoopStep, Program, Step
 from graphc_llvm.abi import Status
 from graphc_llvm.entry import ArraySpec, Entry
 from graphc_llvm.instance import Frame, Instance, aligned_bytes
 from graphc_llvm.jit import Library, load_objects
-from graphc_llvm.program import KernelStep, LoopStep, Program, Step
 from graphc_llvm.runtime import runtime
 
 KEPT_INSTANCES = 16

@@ -4,36 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
-from graphc_llvm.kernels import Kernel
-from graphc_llvm.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
 
-MakeKernel = Callable[[Node], Kernel]
-"""The kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none."""
+
+class Kernel(Protocol):
+    """What a program knows of a kernel; see `program.KernelStep`. Equal keys are equal code, called `symbol` in it."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def dims(self) -> tuple[Dim, ...]: ...
+    @property
+    def work(self) -> Dim: ...
+    @property
+    def scratch(self) -> Dim: ...
+    @property
+    def flops(self) -> Dim: ...
+    @property
+    def bytes(self) -> Dim: ...
+    @property
+    def nonempty(self) -> tuple[Dim, ...]: ...
+
+
+K = TypeVar("K", bound=Kernel)
 
 
 @dataclass
-class Assembly:
+class Assembly(Generic[K]):
     """A program, its kernels in the order of `program.kernels`, and the literal arrays among its constants.
 
     `constants[i]` is None where main's constant i comes from `prepare`.
     """
 
     program: Program
-    kernels: list[Kernel]
+    kernels: list[K]
     constants: list[TensorData | None]
 
 
-def assemble(graph: Graph, prepared: int, make_kernel: MakeKernel) -> Assembly:
+def assemble(graph: Graph, prepared: int, make_kernel: Callable[[Node], K], backend: str) -> Assembly[K]:
     """The program of a fused graph, whose last `prepared` inputs are constants made by `prepare`.
 
-    Raises UnsupportedOpError with every node that has no kernel.
+    `make_kernel`: the kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none.
+    Raises UnsupportedOpError, in the name of `backend`, with every node that has no kernel.
     """
-    return _Assembler(graph, prepared, make_kernel).run()
+    return _Assembler(graph, prepared, make_kernel, backend).run()
 
 
 @dataclass
@@ -44,11 +68,12 @@ class _Buffer:
 
 
 @dataclass
-class _Assembler:
+class _Assembler(Generic[K]):
     graph: Graph
     prepared: int
-    make_kernel: MakeKernel
-    kernels: dict[str, tuple[int, Kernel]] = field(default_factory=dict)
+    make_kernel: Callable[[Node], K]
+    backend: str
+    kernels: dict[str, tuple[int, K]] = field(default_factory=dict)
     buffers: list[_Buffer] = field(default_factory=list)
     places: dict[Value, Location] = field(default_factory=dict)
     constants: list[TensorData | None] = field(default_factory=list)
@@ -57,7 +82,7 @@ class _Assembler:
     slices: int = 0
     now: int = 0
 
-    def run(self) -> Assembly:
+    def run(self) -> Assembly[K]:
         graph = self.graph
         inputs = graph.inputs[: len(graph.inputs) - self.prepared]
         self.arena = len(inputs) + len(graph.outputs)
@@ -72,7 +97,7 @@ class _Assembler:
             if self.places.get(value, place) != place:
                 steps.append(CopyStep(place, self.read(self.places[value]), value.type.bytes))
         if self.problems:
-            raise UnsupportedOpError("the llvm backend", self.problems)
+            raise UnsupportedOpError(self.backend, self.problems)
         slice_base = self.arena + 1 + len(self.constants)
         program = Program(
             tuple(v.type for v in inputs),
@@ -115,7 +140,7 @@ class _Assembler:
                 self.now = len(steps)
         return steps
 
-    def kernel_step(self, node: Node, kernel: Kernel) -> KernelStep:
+    def kernel_step(self, node: Node, kernel: K) -> KernelStep:
         number, _ = self.kernels.setdefault(kernel.key, (len(self.kernels), kernel))
         reads = tuple(self.read(self.places[v]) for v in node.operands)
         writes = tuple(self.write(v) for v in node.results)
