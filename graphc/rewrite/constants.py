@@ -14,6 +14,11 @@ def is_constant(value: Value) -> bool:
     return value.producer is not None and value.producer.op.name == "constant"
 
 
+def is_weight(value: Value) -> bool:
+    """Whether the value is a weight's: a constant whose numbers may change without new code."""
+    return is_constant(value) and value.producer is not None and value.producer["value"].is_weight
+
+
 def constant_of(value: Value) -> np.ndarray | None:
     """The array of a constant; None for anything else."""
     if not is_constant(value):
@@ -24,11 +29,14 @@ def constant_of(value: Value) -> np.ndarray | None:
 
 
 def splat_of(value: Value) -> float | int | bool | None:
-    """The number that every element is, for a constant or a view of one; None for anything else, or for no element."""
+    """The number that every element is, for a constant or a view of one; None for anything else, or for no element.
+
+    A weight has none, whatever its values are: code is made for all of its values.
+    """
     while value.producer is not None and value.producer.op.name in _MOVES:
         value = value.producer.operands[0]
     array = constant_of(value)
-    if array is None or array.size == 0:
+    if array is None or array.size == 0 or is_weight(value):
         return None
     first = array.flat[0]
     if array.size > 1:

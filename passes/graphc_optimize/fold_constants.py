@@ -13,7 +13,7 @@ from graphc.interpreter import run_node
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
-from graphc.rewrite.constants import splat_of
+from graphc.rewrite.constants import is_weight, splat_of
 from graphc.rewrite.engine import erase_dead
 from graphc.rewrite.regions import rewrite_regions
 
@@ -22,7 +22,7 @@ from graphc.rewrite.regions import rewrite_regions
 class FoldConstants:
     """Replaces nodes on constants alone by their values, where operands and results have up to `limit` bytes.
 
-    Elementwise nodes on repeated numbers fold whatever their size, into one repeated number. A view of a constant that
+    Weights stay: no code depends on their values. Elementwise nodes on repeated numbers fold whatever their size, into one repeated number. A view of a constant that
     repeats it stays. What has no value, as a division by zero, stays, and raises when the model runs.
     """
 
@@ -43,7 +43,7 @@ class FoldConstants:
             if node.graph is None:
                 continue
             if node.op.name == "constant":
-                if self._is_small(node.result):
+                if self._is_small(node.result) and not is_weight(node.result):
                     known[node.result] = node["value"].array
                 continue
             if self._fold_splats(graph, node, context):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
-from graphc.ir.types import f32
+from graphc.ir.types import f32, i64
 from graphc_optimize.fold_constants import FoldConstants
 
 
@@ -14,12 +15,12 @@ def test_small_results_are_computed(check_text) -> None:
     check_text(
         """
         graph @g(%x: f32[2]) {
-          %a: f32[2] = constant() {value=f32[2] [1.0, 2.0]}
-          %b: f32[2] = mul(%a, %a)
-          %c: f32[2] = reverse(%b) {axes=[0]}
+          %a: i64[2] = constant() {value=i64[2] [1, 2]}
+          %b: i64[2] = mul(%a, %a)
+          %c: i64[2] = reverse(%b) {axes=[0]}
           %i: i64[2] = iota() {dtype=i64, shape=[2], axis=0}
-          %j: f32[2] = cast(%i) {dtype=f32}
-          %d: f32[2] = add(%c, %j)
+          %j: i64[2] = add(%c, %i)
+          %d: f32[2] = cast(%j) {dtype=f32}
           %y: f32[2] = add(%x, %d)
           return %y
         }
@@ -61,13 +62,24 @@ def test_repeated_numbers_fold_at_any_size(check_text) -> None:
     )
 
 
-def test_big_weights_are_left_for_prepare(run_passes) -> None:
+@pytest.mark.parametrize("size", [2, 100])
+def test_weights_are_left_for_prepare(run_passes, size: int) -> None:
+    """Whatever their values: the same code serves others."""
+    for values in (np.random.default_rng(0).standard_normal((size, size)), np.ones((size, size))):
+        b = Builder(Graph())
+        x = b.input("x", f32, (size, size))
+        w = b.constant(values.astype(np.float32))
+        graph, _ = run_passes(b.returns(b.op("add", x, b.op("exp", w))), FoldConstants(), tolerance=0)
+        assert [n.op.name for n in graph.nodes] == ["constant", "exp", "add"]
+
+
+def test_big_results_are_left_for_prepare(run_passes) -> None:
     b = Builder(Graph())
-    x = b.input("x", f32, (100, 100))
-    w = b.constant(np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32))
-    graph, _ = run_passes(b.returns(b.op("add", x, b.op("exp", w))), FoldConstants(), tolerance=0)
-    assert [n.op.name for n in graph.nodes] == ["constant", "exp", "add"]
-    graph, _ = run_passes(graph, FoldConstants(limit=100_000), tolerance=0)
+    x = b.input("x", i64, (100,))
+    graph = b.returns(b.op("add", x, b.op("neg", b.constant(np.arange(100)))))
+    graph, _ = run_passes(graph, FoldConstants(limit=799), tolerance=0)
+    assert [n.op.name for n in graph.nodes] == ["constant", "neg", "add"]
+    graph, _ = run_passes(graph, FoldConstants(limit=800), tolerance=0)
     assert [n.op.name for n in graph.nodes] == ["constant", "add"]
 
 
