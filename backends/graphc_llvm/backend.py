@@ -64,8 +64,11 @@ class LlvmBackend:
         kernels = {k.key: k for s in planned for k in s.kernels}
         cache = Cache(config.cache_dir()) if options.cache else None
         objects = compile_kernels(kernels.values(), target, cache)
-        codes = [Code(s.program, objects, tuple(s.constants)) for s in planned]
         known = {w.digest: i for i, w in enumerate(context.weights)}
+        codes = [
+            Code(s.program, objects, tuple(None if c is None else known.get(c.digest, c) for c in s.constants))
+            for s in planned
+        ]
         stages = {
             "prepare": print_graph(prepare),
             "fused": print_graph(main),

@@ -40,24 +40,27 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Code:
-    """One program, its kernels' object code by cache key, and the literal arrays among its constants.
+    """One program, its kernels' object code by cache key, and the arrays among its constants that aren't prepared.
 
-    `literals[i]` is None where constant i is prepared.
+    `literals[i]` is constant i, or a weight's number among the graph's (of those inside scans), or None where it is prepared.
     """
 
     program: Program
     objects: Mapping[str, bytes]
-    literals: tuple[TensorData | None, ...]
+    literals: tuple[int | TensorData | None, ...]
 
 
 class Runner:
     """A program with its code loaded and its constants at hand; makes an instance for each set of dims it meets."""
 
-    def __init__(self, code: Code, prepared: Sequence[np.ndarray], threads: int) -> None:
+    def __init__(
+        self, code: Code, prepared: Sequence[np.ndarray], threads: int, weights: Sequence[TensorData] = ()
+    ) -> None:
         self.program = code.program
         self.threads = threads
         rest = iter(prepared)
-        self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in code.literals]
+        literals = [weights[c] if isinstance(c, int) else c for c in code.literals]
+        self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in literals]
         symbols = [name for _, name in code.program.kernels]
         objects = [code.objects[key] for key, _ in code.program.kernels]
         self.library: Library | None = load_objects(objects, symbols) if symbols else None
@@ -200,10 +203,10 @@ class LlvmSegment:
 
     def __post_init__(self) -> None:
         given = [self.weights[w] if isinstance(w, int) else w for w in self.compiled.weights]
-        prepare = Runner(self.compiled.prepare, (), self.threads)
+        prepare = Runner(self.compiled.prepare, (), self.threads, self.weights)
         arrays = [np.require(w.array, requirements="C") for w in given]
         prepared = _run_aligned(prepare, arrays)
-        self.runner = Runner(self.compiled.main, prepared, self.threads)
+        self.runner = Runner(self.compiled.main, prepared, self.threads, self.weights)
         self._kept = (given, prepared)
 
     @property

@@ -52,7 +52,7 @@ def _entry(key: str) -> str:
 
 
 def _code_json(code: Code) -> dict[str, Any]:
-    return {"program": to_json(code.program), "literals": [None if d is None else _data_json(d) for d in code.literals]}
+    return {"program": to_json(code.program), "literals": [_data_json(d) if isinstance(d, TensorData) else d for d in code.literals]}
 
 
 def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
@@ -63,7 +63,7 @@ def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
         if found is None:
             return None
         objects[key] = found
-    return Code(program, objects, tuple(None if d is None else _data(d) for d in entry["literals"]))
+    return Code(program, objects, tuple(_data(d) if isinstance(d, list) else d for d in entry["literals"]))
 
 
 def _data_json(data: TensorData) -> list[Any]:
