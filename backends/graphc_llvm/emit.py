@@ -259,6 +259,11 @@ def store_masked(b: ir.IRBuilder, value: ir.Value, ptr: ir.Value, mask: ir.Value
     call_intrinsic(b, name, VOID, [value, ptr, i32(size_of(value.type)), mask])
 
 
+def prefetch(b: ir.IRBuilder, ptr: ir.Value) -> None:
+    """Ask for the cache line at `ptr`, to be read later; any address will do."""
+    call_intrinsic(b, "llvm.prefetch.p0", VOID, [ptr, i32(0), i32(3), i32(1)])
+
+
 def gather(b: ir.IRBuilder, base: ir.Value, indices: ir.Value, mask: ir.Value, element: ir.Type) -> ir.Value:
     """Elements `indices`, an i64 vector, of the array at `base`; zero, and no access, where `mask` is off."""
     n = indices.type.count

@@ -43,6 +43,7 @@ from graphc_llvm.emit import (
     load_masked,
     load_vector,
     offset,
+    prefetch,
     splat,
     store_masked,
     store_vector,
@@ -56,6 +57,8 @@ BLOCK_DEPTH = 512
 CHUNK = 256
 """Terms that are summed in one register before they are added to the total: the error of a sum of n terms grows with
 CHUNK + n / CHUNK instead of n (blocked summation; Higham, "Accuracy and Stability of Numerical Algorithms", 4.2)."""
+CACHE_LINE = 64
+"""Bytes."""
 BLOCK_ROWS = 240
 """Rows that share a block of B, at least; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
 
@@ -115,6 +118,7 @@ class _Gemm:
         self.vectors = c.width // self.lanes
         self.element = ELEMENT_TYPES[c.dtype.name]
         self.split = split_sum(c)
+        self.packed = c.body.buffer(c.b.buffer).type.shape[-1:] == (c.width,)
         self.module = ir.Module(name=symbol)
         self.module.context = ir.Context()
         function = ir.Function(self.module, KERNEL_TYPE, symbol)
@@ -222,6 +226,7 @@ class _Gemm:
         b_base = offset(b, self.buffers[c.b.buffer], b_offset, self.element)
         columns = b.sub(self.dim(c.column.extent), b.mul(panel, i64(c.width)))
         self.masks = self.column_masks(columns)
+        self.first_row = start
         taps, depth = product(a.extent for a in c.taps), c.inner.extent
         if split.whole:
             with for_range(b, start, stop, c.tile_rows, "row") as row:
@@ -296,9 +301,12 @@ class _Gemm:
         """Adds a block of the sum to `height` rows of a tile in scratch. With `clamp`, rows past it repeat it."""
         b, c = self.b, self.c
         addresses = self.row_addresses(height, row, clamp)
+        ahead = self.next_block(b_base, row, taps, depth)
 
         def chunk(taps: tuple[ir.Value, ir.Value], depth: tuple[ir.Value, ir.Value], first: ir.Value | bool) -> None:
-            self.add_to_tile(tile, height, self.accumulate(height, a_base, b_base, addresses, taps, depth), first)
+            self.add_to_tile(
+                tile, height, self.accumulate(height, a_base, b_base, addresses, taps, depth, ahead), first
+            )
 
         split = self.split
         if split.chunk_taps is None:
@@ -314,6 +322,24 @@ class _Gemm:
                 end = binary(b, "smin", b.add(tap, i64(split.chunk_taps)), taps[1])
                 chunk((tap, end), depth, self.both(first, b.icmp_signed("==", tap, taps[0])))
 
+    def next_block(
+        self, b_base: ir.Value, row: ir.Value, taps: tuple[ir.Value, ir.Value], depth: tuple[ir.Value, ir.Value]
+    ) -> ir.Value | None:
+        """Where this tile's prefetches begin, term 0 of the sum: a line of the next block of a packed B for each term.
+
+        A block's first tiles fetch the block behind it, a part each, so that it is in L2 when its turn comes.
+        """
+        b, c = self.b, self.c
+        if not self.packed:
+            return None
+        inner = self.dim(c.inner.extent)
+        begins = b.add(b.mul(taps[0], inner), depth[0])
+        terms = b.mul(b.sub(taps[1], taps[0]), b.sub(depth[1], depth[0]))
+        following = offset(b, b_base, b.mul(b.add(begins, terms), i64(c.width)), self.element)
+        parts = c.width * c.dtype.bytes // CACHE_LINE
+        part = binary(b, "smin", b.udiv(b.sub(row, self.first_row), i64(c.tile_rows)), i64(max(parts - 1, 0)))
+        return offset(b, following, b.mul(b.sub(b.mul(part, terms), begins), i64(CACHE_LINE)))
+
     def both(self, x: ir.Value | bool, y: ir.Value) -> ir.Value:
         return y if x is True else self.b.and_(x, y)
 
@@ -325,6 +351,7 @@ class _Gemm:
         addresses: tuple[list[ir.Value], list[list[tuple[ir.Value, Dim, Affine]]]],
         taps: tuple[ir.Value, ir.Value],
         depth: tuple[ir.Value, ir.Value],
+        ahead: ir.Value | None,
     ) -> list[ir.Value]:
         """The sums of a chunk's products, in registers: row by row, vector by vector."""
         b, c = self.b, self.c
@@ -340,6 +367,9 @@ class _Gemm:
                 b_at = offset(b, b_tap, b.mul(loop.index, b_stride), self.element)
                 a_at = b.mul(loop.index, a_stride)
                 columns = [self.load_b(b_at, v) for v in range(self.vectors)]
+                if ahead is not None:
+                    term = b.add(b.mul(outer.index, self.dim(c.inner.extent)), loop.index)
+                    prefetch(b, offset(b, ahead, b.mul(term, i64(CACHE_LINE))))
                 following = []
                 for r in range(height):
                     x = splat(b, load(b, offset(b, pointers[r], a_at, self.element), self.element), self.lanes)
@@ -405,8 +435,7 @@ class _Gemm:
 
     def load_b(self, at: ir.Value, v: int) -> ir.Value:
         pointer = offset(self.b, at, v * self.lanes, self.element)
-        packed = self.c.body.buffer(self.c.b.buffer).type.shape[-1:] == (self.c.width,)
-        if self.masks is None or packed:
+        if self.masks is None or self.packed:
             return load_vector(self.b, pointer, self.element, self.lanes)
         return load_masked(self.b, pointer, self.masks[v], self.element)
 
