@@ -134,18 +134,12 @@ class _Gemm:
         """The value of an expression whose symbols are in `env`."""
         if isinstance(e, int):
             return i64(e)
-        total = None
+        total: ir.Value = i64(0)
         for monomial, coefficient in e.terms:
-            term: ir.Value | None = None if coefficient != 1 and monomial else i64(coefficient)
+            term: ir.Value = i64(coefficient)
             for atom in monomial:
-                value = self.atom(atom)
-                term = value if term is None or (coefficient == 1 and atom is monomial[0]) else self.b.mul(term, value)
-            if coefficient != 1 and monomial:
-                assert term is not None
-                term = self.b.mul(term, i64(coefficient))
-            assert term is not None
-            total = term if total is None else self.b.add(total, term)
-        assert total is not None
+                term = self.b.mul(term, self.atom(atom))
+            total = self.b.add(total, term)
         return total
 
     def atom(self, atom: object) -> ir.Value:
