@@ -31,7 +31,9 @@ def interpret(
 
 
 def run_node(node: Node, operands: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[np.ndarray, ...]:
-    """The results of one node at given dims; they may share memory with operands."""
+    """The results of one node at given dims; they may share memory with operands. Bits depend on operands' values alone."""
+    if "view" not in node.op.traits:  # NumPy sums, and some functions round, in another way where memory has another order
+        operands = [x if x.flags.c_contiguous else x.copy() for x in operands]
     try:
         with np.errstate(all="ignore"):
             results = node.op.reference(operands, _concrete(node, dims))

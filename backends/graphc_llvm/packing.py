@@ -20,18 +20,18 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, ceildiv, product
 from graphc.ops.contraction import free_axes
-from graphc.pipeline import EXACT, Claim, PassContext, PassResult
+from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc_llvm.contraction import panel_widths
 from graphc_llvm.target import Target
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Packs the weights of `dot` and `conv` for a target's vectors."""
+    """Packs the weights of `dot` and `conv` for a target's vectors. A product of another layout may sum in another order."""
 
     target: Target
     name: str = "pack"
-    claim: Claim = EXACT
+    claim: Claim = REASSOCIATES
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         constant = constant_values(graph)
