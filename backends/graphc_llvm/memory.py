@@ -80,6 +80,8 @@ class Memory:
     def _read(self, name: str, element: ir.Type, a: Access) -> ir.Value:
         b, ix = self.b, self.ix
         found = ix.stride(a.address)
+        if found is not None and found[0] in (-1, 2):
+            return self._shuffled(name, element, a, found[1], backwards=found[0] == -1)
         if found is None or found[0] not in (0, 1):
             return self._gather(name, element, a)
         address = ix.address(self.buffers[name], found[1], element)
@@ -93,6 +95,28 @@ class Memory:
         if a.mask is None:
             return load_vector(b, address, element, ix.width)
         return load_masked(b, address, a.mask, element)
+
+    def _shuffled(self, name: str, element: ir.Type, a: Access, start: Dim, backwards: bool) -> ir.Value:
+        """Lanes that go backwards, or take every second element: whole vectors that end at the last lane, shuffled."""
+        b, n = self.b, self.ix.width
+
+        def vector(first: Dim, lanes: Sequence[int | None]) -> ir.Value:
+            """The vector from element `first` on, of which element i is needed where lane lanes[i] is on."""
+            address = self._guarded(self.ix.address(self.buffers[name], first, element), a.where, element)
+            if a.mask is None:
+                return load_vector(b, address, element, n)
+            off = ir.Constant(a.mask.type, None)
+            mask = b.shuffle_vector(a.mask, off, _order([n if k is None else k for k in lanes]))
+            return load_masked(b, address, mask, element)
+
+        if backwards:
+            order = list(reversed(range(n)))
+            whole = vector(start - (n - 1), order)
+            return b.shuffle_vector(whole, ir.Constant(whole.type, ir.Undefined), _order(order))
+        half = n // 2
+        low = vector(start, [i // 2 if i % 2 == 0 else None for i in range(n)])
+        high = vector(start + n - 1, [(n - 1 + i) // 2 if i % 2 == 1 else None for i in range(n)])
+        return b.shuffle_vector(low, high, _order([2 * k if k < half else n + 2 * k - (n - 1) for k in range(n)]))
 
     def _gather(self, name: str, element: ir.Type, a: Access) -> ir.Value:
         b, ix = self.b, self.ix
@@ -220,7 +244,7 @@ def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
     """The columns of a square of vectors, a power of two: rows i and i + n/2 interleaved, log2(n) times."""
     n, current = len(rows), list(rows)
     order = [lane + n * second for lane in range(n) for second in (0, 1)]
-    halves = [ir.Constant(ir.VectorType(I32, n), order[:n]), ir.Constant(ir.VectorType(I32, n), order[n:])]
+    halves = [_order(order[:n]), _order(order[n:])]
     for _ in range(n.bit_length() - 1):
         pairs = zip(current[: n // 2], current[n // 2 :], strict=True)
         current = [b.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
@@ -247,6 +271,10 @@ def opaque(b: ir.IRBuilder, mask: ir.Value) -> ir.Value:
         word = b.zext(word, I64)
     hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [word], side_effect=False)
     return b.bitcast(b.trunc(hidden, bits) if bits.width < 64 else hidden, mask.type)
+
+
+def _order(lanes: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
 
 
 def _stored(b: ir.IRBuilder, dtype: DType, value: ir.Value) -> ir.Value:

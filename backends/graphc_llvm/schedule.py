@@ -25,7 +25,7 @@ SCATTER_COST = 2.0
 ASSUMED_EXTENT = 64  # of a dynamic axis
 ITEM_CYCLES = 4000  # a work item should take at least
 MOST_CYCLES = 60000  # and, where it can be cut, at most
-UNROLL_LIMIT = 16  # points of unrolled reduction axes
+UNROLL_LIMIT = 8  # points of unrolled reduction axes
 STATEMENT_LIMIT = 300  # statements in an innermost body
 
 
@@ -130,7 +130,7 @@ def _candidates(body: FlatBody) -> list[Axis]:
 
 
 def _kind(access: FlatAccess, axis: Axis, lanes: int, body: FlatBody) -> str:
-    """How an access moves along an axis: "uniform", "unit" (contiguous), or "irregular" (strided, gathered)."""
+    """How an access moves along an axis: "uniform", "unit" (contiguous), "shuffled" (a stride of 2 or -1), "irregular"."""
     for e in access.expressions():
         for s in free_symbols(e):
             if axis.name in body.dependences.get(s.name, ()):
@@ -145,7 +145,7 @@ def _kind(access: FlatAccess, axis: Axis, lanes: int, body: FlatBody) -> str:
     if found is None:
         return "irregular"
     step = found[0].get(LANE, 0)
-    return "uniform" if step == 0 else ("unit" if step == 1 else "irregular")
+    return {0: "uniform", 1: "unit", 2: "shuffled", -1: "shuffled"}.get(step, "irregular")
 
 
 def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
@@ -166,10 +166,10 @@ def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
             kind = _kind(s.access, axis, lanes, body)
         else:
             kind = "unit" if axis.name in names else "uniform"
-        if kind == "irregular":
+        if kind == "irregular" or (kind == "shuffled" and isinstance(s, FlatStore)):
             total += share * (GATHER_COST if isinstance(s, FlatLoad) else SCATTER_COST) / used
-        elif kind == "unit":
-            total += share * _statement_cost(s, kind) / (lanes * used)
+        elif kind in ("unit", "shuffled"):
+            total += share * (2.5 if kind == "shuffled" else _statement_cost(s, kind)) / (lanes * used)
         elif axis.kind == "reduction":
             total += share * _statement_cost(s, kind)  # a scalar at every point of the parallel axes
         else:
@@ -200,7 +200,7 @@ def _blocked(body: FlatBody, s: Schedule, target: Target) -> Schedule:
         if a is s.vector or guess(a.extent) < 2:
             continue
         gain = sum(_reuse(x.access, a, body) for x in loads)
-        if gain > best[0]:
+        if gain and gain >= best[0]:  # the last of equals: what is unrolled overlaps along it
             best = (gain, a)
     axis = best[1]
     if axis is None:

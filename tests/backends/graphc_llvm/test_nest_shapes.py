@@ -210,3 +210,25 @@ def test_transposed_operand_of_a_fused_nest():
         rng = np.random.default_rng(8)
         arrays = [rng.standard_normal(size).astype(np.float32), rng.standard_normal(size[::-1]).astype(np.float32)]
         check(make, "loop", [(f32, (m, n)), (f32, (n, m))], arrays, dict(zip("mn", size, strict=True)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i8", "bf16", "f32", "f64"])
+@pytest.mark.parametrize("n", [2, 5, 16, 33, 100])
+def test_strided_and_reversed_lanes(dtype, n, target):
+    x = np.random.default_rng(9).integers(0, 2, (3, n)).astype(DTYPES[dtype].numpy)
+    for stride in (2, 3):
+        starts, limits = (0, 1), (3, n)
+        check(
+            lambda b, v, k=stride: b.op("slice", v, starts=starts, limits=limits, strides=(1, k)), "loop",
+            [(DTYPES[dtype], x.shape)], [x], {}, target,
+        )  # fmt: skip
+    check(lambda b, v: b.op("reverse", v, axes=(1,)), "loop", [(DTYPES[dtype], x.shape)], [x], {}, target)
+
+
+def test_pools_along_rows(target):
+    def pool(b, x):
+        return b.ops("window_max", x, axes=(2, 3), window=(3, 3), strides=(2, 2), padding=(1,) * 4, dilation=(1, 1))
+
+    for shape in [(1, 3, 7, 5), (2, 2, 40, 70)]:
+        x = np.random.default_rng(10).standard_normal(shape).astype(np.float32)
+        check(pool, "loop", [(f32, shape)], [x], {}, target)
