@@ -98,6 +98,8 @@ def _average_pool(c: Call) -> Value:
 def _lp_pool(c: Call) -> Value:
     """(sum |x|^p)^(1/p)."""
     x, p = c.x(), float(c.get("p"))
+    if not p > 0:
+        raise c.wrong("p must be positive", p)
     frame = _rounded_up(c, x, _frame(c, x))
     powers = c.scaled("pow", c.b.op("abs", x), p)
     return c.scaled("pow", c.b.op("window_sum", powers, **_attributes(frame)), 1 / p)

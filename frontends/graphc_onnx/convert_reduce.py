@@ -65,6 +65,8 @@ def average(c: Call, x: Value, axes: Iterable[int]) -> Value:
 def lp_norm(c: Call, x: Value, p: float, axes: Iterable[int]) -> Value:
     """(sum |x|^p)^(1/p) over axes."""
     axes = tuple(axes)
+    if not p > 0:
+        raise c.wrong("p must be positive", p)
     if p == 1:
         return summed(c, c.b.op("abs", x), axes)
     if p == 2:
