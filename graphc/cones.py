@@ -47,8 +47,8 @@ def widen(graph: Graph) -> Graph:
     return change.graph(graph)
 
 
-def specialize(graph: Graph, dims: Mapping[str, int]) -> Graph:
-    """The same graph with numbers for symbols."""
+def specialize(graph: Graph, dims: Mapping[str, Dim]) -> Graph:
+    """The same graph with numbers, or other symbols, for symbols."""
     return _Change(dims, False).graph(graph)
 
 
@@ -77,7 +77,7 @@ def _needed(targets: list[Value], cut: set[Value]) -> list[Node | Value]:
 class _Change:
     """Dims to numbers and, with `wide`, floats to f64: in types, attributes and regions."""
 
-    def __init__(self, dims: Mapping[str, int], wide: bool) -> None:
+    def __init__(self, dims: Mapping[str, Dim], wide: bool) -> None:
         self.dims = dims
         self.wide = wide
 

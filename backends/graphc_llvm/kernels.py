@@ -11,9 +11,10 @@ from importlib import resources
 
 import llvmlite.binding as llvm
 
+from graphc.cones import specialize
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, Symbol, nonnegative, symbol
+from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols, nonnegative, substitute, symbol
 from graphc.lowering.loop_body import Body, LoopBody, Reduce
 from graphc.lowering.lower import lower
 from graphc_llvm import contraction, gemm, nest, sorting
@@ -61,11 +62,15 @@ class KernelMaker:
         if node.op.name != "fusion":
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
-        body = lower(node["body"], node["kind"], kernel_name(node["body"]))
+        # Under names of our own, so that equal loops are equal kernels whatever a model calls its dimensions.
+        symbols = {f"n{i}": s for i, s in enumerate(ordered_symbols(node))}
+        own = {n: symbol(n, s.low, s.high) for n, s in symbols.items()}
+        graph = specialize(node["body"], {s.name: own[n] for n, s in symbols.items()}) if own else node["body"]
+        body = lower(graph, node["kind"], kernel_name(graph))
         key = self.key(nest.kernel_symbol(body))  # the text, and the ranges of its symbols
         if key not in self.made:
-            self.made[key] = self.emit(body, key, {s.name: symbol(s.name, s.low, s.high) for s in _symbols(node)})
-        return self.made[key]
+            self.made[key] = self.emit(body, key, own)
+        return _at({n: symbol(s.name, s.low, s.high) for n, s in symbols.items()}, self.made[key])
 
     def sort(self, node: Node) -> Kernel:
         """One kernel serves all shapes of a dtype."""
@@ -101,8 +106,25 @@ class KernelMaker:
         return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
 
 
-def _symbols(node: Node) -> set[Symbol]:
-    return {s for v in node.operands for s in v.type.symbols()} | node.symbols()
+def ordered_symbols(node: Node) -> list[Symbol]:
+    """The symbols of a fusion in an order that doesn't depend on their names: as its operands and nodes mention them."""
+    graph: Graph = node["body"]
+    shapes = [v.type.shape for v in graph.inputs]
+    for inner in graph.nodes:
+        shapes += [v.type.shape for v in inner.results]
+        shapes += [a for a in inner.attributes.values() if isinstance(a, tuple)]
+        shapes += [(a,) for a in inner.attributes.values() if isinstance(a, Expr)]
+    found: dict[Symbol, None] = {}
+    for d in (d for shape in shapes for d in shape if isinstance(d, Expr)):
+        found.update(dict.fromkeys(sorted(free_symbols(d), key=lambda s: (s.low, str(s.high), s.name))))
+    return list(found)
+
+
+def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:
+    """A kernel whose sizes are told in a model's own symbols."""
+    sizes = {k: substitute(getattr(kernel, k), symbols) for k in ("work", "scratch", "flops", "bytes")}
+    lists = {k: tuple(substitute(d, symbols) for d in getattr(kernel, k)) for k in ("dims", "nonempty")}
+    return replace(kernel, **sizes, **lists)
 
 
 def nonempty(body: Body) -> tuple[Dim, ...]:
