@@ -207,10 +207,13 @@ def _blocked(body: FlatBody, s: Schedule, target: Target) -> Schedule:
         return s
     windows = _small_reduction(body)
     registers = target.vector_registers * 2 // 3
-    if s.reduces_lanes or windows:
-        size = _divisor(axis.extent, 4, 8) if not s.reduces_lanes else _divisor(axis.extent, 4, 4)
-        return replace(s, block=axis, block_size=size)
+    if s.reduces_lanes:
+        return replace(s, block=axis, block_size=_divisor(axis.extent, 4, 4))
     unroll = max(1, min(4, guess(s.vector.extent) // s.lanes))
+    if windows:
+        # A load that is one for all lanes serves several vectors.
+        shared = any(_kind(x.access, s.vector, s.lanes, body) == "uniform" for x in loads)
+        return replace(s, block=axis, block_size=_divisor(axis.extent, 4, 8), unroll=min(unroll, 2) if shared else 1)
     size = max(1, min(6, registers // unroll, guess(axis.extent)))
     if isinstance(axis.extent, int) and axis.extent % size and axis.extent > size:
         size = _divisor(axis.extent, max(2, size - 2), size)
@@ -292,7 +295,7 @@ def _divisor(extent: Dim, low: int, high: int) -> int:
 def _reduction_order(body: FlatBody, s: Schedule) -> Schedule:
     """Splits the reduction axes into loops and unrolled ones (small, static, innermost)."""
     axes = [a for a in body.axes_of("reduction") if a is not s.vector]
-    points = s.block_size * s.unroll * max(1, len(body.statements))
+    points = s.block_size * s.unroll * max(1, len(body.definitions) - len(body.after_reduction))
     unrolled: list[Axis] = []
     while axes and isinstance(axes[-1].extent, int) and axes[-1].extent > 0:
         total = prod(a.extent for a in unrolled if isinstance(a.extent, int)) * axes[-1].extent
