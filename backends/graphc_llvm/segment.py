@@ -28,6 +28,9 @@ from graphc_llvm.runtime import runtime
 KEPT_INSTANCES = 16
 """Plans, with their arenas, that a dynamic program keeps: of the dims that it met last."""
 
+KEPT_SHAPES = 1024
+"""Combinations of inputs' shapes whose dims are remembered: binding them anew takes longer than a small program."""
+
 SHORT_RUN = 50e-6
 """Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
 
@@ -200,6 +203,7 @@ class LlvmSegment:
     weights: Sequence[TensorData]
     threads: int
     runner: Runner = field(init=False)
+    _bound: dict[tuple[tuple[int, ...], ...], dict[str, int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         given = [self.weights[w] if isinstance(w, int) else w for w in self.compiled.weights]
@@ -234,7 +238,13 @@ class LlvmSegment:
     def _dims(self, inputs: Sequence[np.ndarray]) -> dict[str, int] | None:
         if not self.runner.dynamic and not self.graph.guards:
             return None
-        return bind_dims(self.graph, [x.shape for x in inputs])
+        shapes = tuple([x.shape for x in inputs])
+        dims = self._bound.get(shapes)
+        if dims is None:
+            if len(self._bound) >= KEPT_SHAPES:
+                self._bound.clear()
+            dims = self._bound[shapes] = bind_dims(self.graph, shapes)
+        return dims
 
 
 def _run_aligned(runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
