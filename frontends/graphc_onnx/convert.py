@@ -36,7 +36,7 @@ from graphc_onnx.tensors import STORAGE, tensor_to_numpy, type_name
 # Functions that stand for operators may themselves use operators that are functions.
 DEEPEST_INLINING = 80
 # Nodes of branches, loop steps and functions put in place: nested loops stand for many.
-MOST_INLINED_NODES = 100_000
+MOST_INLINED_NODES = 10_000
 
 
 class NeedsConstants(UnsupportedOpError):
@@ -81,6 +81,7 @@ class _Importer:
         self.needed: frozenset[str] = frozenset()
         self.depth = 0
         self.inlined = 0
+        self.named: dict[str, int] = {}
 
     def run(self, symbols: Symbols, constants: Mapping[str, np.ndarray]) -> Graph:
         self.unsupported += check_nodes(self.model)
@@ -107,7 +108,7 @@ class _Importer:
     def initializers(self, proto: GraphProto, scope: Scope) -> None:
         for tensor in proto.initializer:
             try:
-                scope.names[tensor.name] = Tensor.of(self.array(tensor, f"initializer {tensor.name!r}"))
+                scope.names[tensor.name] = Tensor.of(self.array(tensor, f"initializer {tensor.name!r}"), tensor.name)
             except Refused as e:
                 scope.names[tensor.name] = None
                 self.unsupported.append(Unsupported("initializer", tensor.name, e.reason))
@@ -276,12 +277,17 @@ class _Importer:
                 check_size(result)
                 scope.names[name] = Tensor(result.type, value=result)
                 if result.producer is not None and result.producer.origin == (scope.layer(node),):
-                    self.graph.rename(result, name)
+                    self.graph.rename(result, self.name_of(name))
             else:
                 scope.names[name] = result
         for name in node.output[len(listed) :]:
             if name:
                 raise Refused(f"its result {name} isn't supported")
+
+    def name_of(self, name: str) -> str:
+        """A name for a value, numbered where the same node is put in place several times."""
+        count = self.named[name] = self.named.get(name, -1) + 1
+        return f"{name}_{count}" if count else name
 
     # Graphs within
 

@@ -49,17 +49,20 @@ class Tensor:
     without `known` has a value of the graph; one with it gets its value when a node reads it.
     """
 
-    __slots__ = ("known", "type", "value")
+    __slots__ = ("known", "name", "type", "value")
 
-    def __init__(self, type: TensorType, *, known: np.ndarray | None = None, value: Value | None = None) -> None:
+    def __init__(
+        self, type: TensorType, *, known: np.ndarray | None = None, value: Value | None = None, name: str | None = None
+    ) -> None:
         self.type = type
         self.known = known
         self.value = value
+        self.name = name
 
     @staticmethod
-    def of(array: np.ndarray) -> Tensor:
-        """A tensor of known numbers."""
-        return Tensor(TensorType(dtype_of(array), tuple(array.shape)), known=array)
+    def of(array: np.ndarray, name: str | None = None) -> Tensor:
+        """A tensor of known numbers; `name` is what its constant will be called."""
+        return Tensor(TensorType(dtype_of(array), tuple(array.shape)), known=array, name=name)
 
     @staticmethod
     def of_dims(dims: np.ndarray, dtype: DType) -> Tensor:
@@ -161,7 +164,7 @@ def materialize(b: Builder, tensor: Tensor) -> Value:
             sizes = b.op("dims", values=tuple(tensor.known.reshape(-1).tolist()))
             tensor.value = b.cast(b.reshape(sizes, tensor.type.shape), tensor.type.dtype)
         else:
-            tensor.value = b.constant(tensor.known)
+            tensor.value = b.constant(tensor.known, tensor.name)
     return tensor.value
 
 
