@@ -43,7 +43,10 @@ def _samples(*ranges: tuple[float, float]) -> Samples:
 
 
 def _integer_samples(count: int, *, nonzero: bool = False) -> Samples:
-    """All pairs of small and extreme values in i32, i64, i8 and u8; `nonzero` leaves out x / 0 and MIN / -1."""
+    """All pairs of small and extreme values in i32, i64, i8 and u8; `nonzero` leaves out x / 0 and MIN / -1.
+
+    Then rank 0 and zero size.
+    """
 
     def samples() -> Iterable[Sample]:
         for dtype in (np.int32, np.int64, np.int8, np.uint8):
@@ -55,6 +58,8 @@ def _integer_samples(count: int, *, nonzero: bool = False) -> Samples:
                 overflows = (grid[0] == info.min) & (grid[1].astype(np.int64) == -1)
                 keep = (grid[1] != 0) & ~overflows
             yield Sample(tuple(g[keep] for g in grid), differentiable=False)
+        for shape in ((), (0, 3)):
+            yield Sample((np.full(shape, 3),) * count, differentiable=False)
 
     return samples
 
@@ -315,6 +320,7 @@ def _cast_samples() -> Iterable[Sample]:
         yield Sample((whole,), {"dtype": dtype}, differentiable=False)
         yield Sample((np.array([True, False]),), {"dtype": dtype}, differentiable=False)
         yield Sample((np.zeros((0, 2)),), {"dtype": dtype}, differentiable=False)
+        yield Sample((np.array(-1.5),), {"dtype": dtype}, differentiable=False)
     yield Sample((np.random.default_rng(1).normal(size=(2, 3)),), {"dtype": DTYPES["f64"]})
 
 

@@ -101,7 +101,7 @@ def _broadcast_vjp(b: Builder, node: Node, g: Sequence[Value]) -> Cotangents:
 def _broadcast_samples() -> Iterable[Sample]:
     for x, shape, axes in (
         ((3,), (2, 3), (1,)), ((2, 1), (2, 4), (0, 1)), ((), (2, 2), ()), ((2, 3), (2, 5, 3), (0, 2)),
-        ((1,), (0,), (0,)), ((1, 1), (1, 1), (0, 1)), ((2,), (2,), (0,)),
+        ((1,), (0,), (0,)), ((1, 1), (1, 1), (0, 1)), ((2,), (2,), (0,)), ((0, 2), (0, 3, 2), (0, 2)),
     ):  # fmt: skip
         yield Sample((_random(*x),), {"shape": shape, "axes": axes})
 
