@@ -10,38 +10,26 @@ row-major B with any width, and for a B packed as [n // width][k][n % width] wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from graphc.ir.symbolic import Dim, Expr, FloorDiv, bounds, ceildiv, free_symbols, linear, product, substitute, symbol
+from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, product, substitute, symbol
 from graphc.ir.types import DType
+from graphc.lowering.contraction import Affine, address, affine, group_sizes, names_in, split_axis
 from graphc.lowering.loop_body import (
     Apply,
     Axis,
-    Buffer,
     Index,
     Load,
     LoopBody,
     Predicate,
-    Range,
     Reduce,
     Statement,
     Store,
 )
+from graphc.lowering.rewriting import expressions, operands
 from graphc_llvm.target import Target
 
 PANEL, LANE = "panel", "lane"
-
-
-@dataclass(frozen=True)
-class Affine:
-    """sum(coefficients[axis] * axis) + constant, in elements."""
-
-    coefficients: Mapping[str, Dim]
-    constant: Dim
-
-    def of(self, axis: str) -> Dim:
-        return self.coefficients.get(axis, 0)
 
 
 @dataclass(frozen=True)
@@ -77,20 +65,6 @@ class Contraction:
         return 2 * product(a.extent for a in self.body.axes)
 
 
-def address(buffer: Buffer, index: tuple[Dim, ...]) -> Dim:
-    """The row-major position, in elements, of an index."""
-    total: Dim = 0
-    for size, i in zip(buffer.type.shape, index, strict=True):
-        total = total * size + i
-    return total
-
-
-def affine(e: Dim, axes: Iterable[str]) -> Affine | None:
-    """`e` as an affine function of the axes; None where it isn't one."""
-    split = linear(e, axes)
-    return None if split is None else Affine(dict(split[0]), split[1])
-
-
 def match(body: LoopBody, target: Target) -> Contraction | None:
     """The body as a contraction that the register-tiled kernel takes, or None.
 
@@ -98,43 +72,9 @@ def match(body: LoopBody, target: Target) -> Contraction | None:
     """
     found = _match(body, target)
     if found is None:
-        for axis, size in _group_sizes(body):
+        for axis, size in group_sizes(body):
             found = found or _match(split_axis(body, axis, size), target)
     return found
-
-
-def _group_sizes(body: LoopBody) -> list[tuple[Axis, int]]:
-    """(axis, size) where an access divides a parallel axis by a size that divides its extent."""
-    found: dict[tuple[Axis, int], None] = {}
-    atoms = [a for s in body.statements for e in _expressions(s) if isinstance(e, Expr) for m, _ in e.terms for a in m]
-    for axis in body.axes_of("parallel"):
-        for a in atoms:
-            if not (isinstance(a, FloorDiv) and isinstance(a.divisor, int) and isinstance(axis.extent, int)):
-                continue
-            if _names(a.numerator) == {axis.name} and axis.extent % a.divisor == 0:
-                found[axis, a.divisor] = None
-    return list(found)
-
-
-def split_axis(body: LoopBody, axis: Axis, size: int) -> LoopBody:
-    """The same nest with `axis` as two: groups of `size`, and the place within one."""
-    assert isinstance(axis.extent, int)
-    outer, inner = Axis(f"{axis.name}o", axis.extent // size), Axis(f"{axis.name}i", size)
-    whole = symbol(outer.name, 0, axis.extent // size - 1) * size + symbol(inner.name, 0, size - 1)
-
-    def moved(e: Dim) -> Dim:
-        return substitute(e, {axis.name: whole})
-
-    def rewritten(s: Statement) -> Statement:
-        if isinstance(s, Index):
-            return replace(s, expression=moved(s.expression))
-        if isinstance(s, Load | Store):
-            predicate = tuple(Range(moved(r.expression), moved(r.low), moved(r.high)) for r in s.predicate)
-            return replace(s, index=tuple(map(moved, s.index)), predicate=predicate)
-        return s
-
-    axes = tuple(y for x in body.axes for y in ((outer, inner) if x == axis else (x,)))
-    return replace(body, axes=axes, statements=tuple(map(rewritten, body.statements)))
 
 
 def _match(body: LoopBody, target: Target) -> Contraction | None:
@@ -173,32 +113,14 @@ def _product_of_loads(body: LoopBody, reduced: set[str]) -> tuple[Reduce, Load, 
     if any(load.dtype != reduce.dtype or body.buffer(load.buffer).type.dtype != reduce.dtype for load in (x, y)):
         return None
     rest = tuple(s for s in body.statements if s not in (reduce, mul, x, y))
-    used = {o for s in rest for o in _operands(s)}
+    used = {o for s in rest for o in operands(s)}
     if {mul.value, x.value, y.value} & used or any(_mentions(s, reduced) for s in rest):
         return None
     return reduce, x, y, rest
 
 
-def _operands(s: Statement) -> tuple[object, ...]:
-    if isinstance(s, Apply):
-        return s.operands
-    if isinstance(s, Load):
-        return (s.otherwise,)
-    return (s.operand,) if isinstance(s, Reduce | Store) else ()
-
-
-def _expressions(s: Statement) -> tuple[Dim, ...]:
-    if isinstance(s, Load | Store):
-        return (*s.index, *(e for r in s.predicate for e in (r.expression, r.low, r.high)))
-    return (s.expression,) if isinstance(s, Index) else ()
-
-
 def _mentions(s: Statement, names: set[str]) -> bool:
-    return any(t.name in names for e in _expressions(s) for t in free_symbols(e))
-
-
-def _names(e: Dim) -> set[str]:
-    return {s.name for s in free_symbols(e)}
+    return any(names_in(e) & names for e in expressions(s))
 
 
 def _with_column(
@@ -207,19 +129,19 @@ def _with_column(
     axes = {x.name for x in body.axes}
     a_flat = address(body.buffer(a.buffer), a.index)
     b_flat = address(body.buffer(b.buffer), b.index)
-    if column.name in _names(a_flat) or _mentions(Store("", (), 0, a.predicate), {column.name}):
+    if column.name in names_in(a_flat) or _mentions(Store("", (), 0, a.predicate), {column.name}):
         return None
     if not all(_dense_along(body, s, column.name, axes) for s in epilogue):
         return None
     a_address = affine(a_flat, axes)
     if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
         return None
-    a_names = _names(a_flat) | {n for r in a.predicate for n in _names(r.expression)}
+    a_names = names_in(a_flat) | {n for r in a.predicate for n in names_in(r.expression)}
     rows = tuple(
-        x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in _names(b_flat)
+        x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in names_in(b_flat)
     )
     batch = tuple(x for x in body.axes_of("parallel") if x != column and x not in rows)
-    predicated = {n for r in a.predicate for n in _names(r.expression)}
+    predicated = {n for r in a.predicate for n in names_in(r.expression)}
     free = [x for x in body.axes_of("reduction") if x.name not in predicated]
     if not free:
         return None
@@ -300,4 +222,4 @@ def tile_height(rows: Dim, vectors: int, target: Target) -> int:
 
 def predicate_names(predicate: Predicate) -> set[str]:
     """The symbols that a predicate mentions."""
-    return {n for r in predicate for e in (r.expression, r.low, r.high) if isinstance(e, Expr) for n in _names(e)}
+    return {n for r in predicate for e in (r.expression, r.low, r.high) if isinstance(e, Expr) for n in names_in(e)}

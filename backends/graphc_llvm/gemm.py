@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from graphc.ir.symbolic import Dim, Extremum, FloorDiv, Symbol, bounds, ceildiv, free_symbols, nonnegative, product
+from graphc.lowering.contraction import Affine, address, affine
 from graphc.lowering.loop_body import Apply, Axis, Load, Store
 from graphc_llvm.abi import KERNEL_TYPE
-from graphc_llvm.contraction import Affine, Contraction, address, affine
+from graphc_llvm.contraction import Contraction
 from graphc_llvm.emit import (
     ELEMENT_TYPES,
     I1,

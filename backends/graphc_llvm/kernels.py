@@ -14,9 +14,10 @@ import llvmlite.binding as llvm
 from graphc.cones import specialize
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols, nonnegative, substitute, symbol
-from graphc.lowering.loop_body import Body, LoopBody, Reduce
+from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols, substitute, symbol
+from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
+from graphc.lowering.reports import kernel_name, nonempty
 from graphc_llvm import contraction, gemm, nest, sorting
 from graphc_llvm.cache import Cache
 from graphc_llvm.jit import compile_object
@@ -127,18 +128,6 @@ def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:
     return replace(kernel, **sizes, **lists)
 
 
-def nonempty(body: Body) -> tuple[Dim, ...]:
-    """The sizes of axes that an extreme is taken over, where they may be 0: then it has no value."""
-    nests = (body,) if isinstance(body, LoopBody) else body.loops
-    extents = {
-        axis.extent: None
-        for nest in nests
-        if any(isinstance(s, Reduce) and s.kind not in ("sum", "prod") and not s.predicate for s in nest.statements)
-        for axis in nest.axes_of("reduction")
-    }
-    return tuple(e for e in extents if not nonnegative(e - 1))
-
-
 def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:
     """The kernels' object code by key, from the cache where it is there."""
     objects = {}
@@ -155,13 +144,6 @@ def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | No
 def cached_code(key: str, cache: Cache | None) -> bytes | None:
     """The object code of the kernel with that key, if it was compiled before."""
     return None if cache is None else cache.get(f"kernel {key}")
-
-
-def kernel_name(body: Graph) -> str:
-    """What the kernel does, by its operators: "conv_add_max"; views aren't told."""
-    names = [n.op.name for n in body.nodes if "view" not in n.op.traits and n.op.name != "constant"]
-    short = [n.removeprefix("reduce_") for n in dict.fromkeys(names)] or [n.op.name for n in body.nodes[:1]] or ["copy"]
-    return "_".join(short[:6])
 
 
 KERNEL_MAKERS = ("graphc_llvm", "graphc_llvm.math", "graphc.lowering")
