@@ -12,11 +12,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, Symbol, ceildiv, free_symbols, nonnegative, product
-from graphc.lowering.loop_body import Apply, Axis, Body, LoopBody, Reduce, TileBody
+from graphc.ir.symbolic import Dim, Symbol, ceildiv, free_symbols, minimum, nonnegative, product
+from graphc.lowering.loop_body import Apply, Axis, Body, Load, LoopBody, Reduce, TileBody
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.emit import I32, I64, PTR, for_range, i32, i64, load, local, offset
 from graphc_llvm.flat_body import FlatBody, FlatLoad, FlatStore, flatten
@@ -67,8 +68,14 @@ def work_items(body: Body, target: Target) -> Dim:
     """How many independent pieces the work is cut into."""
     if isinstance(body, TileBody):
         return product(a.extent for a in body.axes)
+    return _planned(body, target)[1].work_items
+
+
+@lru_cache(maxsize=64)
+def _planned(body: LoopBody, target: Target, whole: bool = False) -> tuple[FlatBody, Schedule]:
+    """The flat form of a nest and how it is run; remembered, because both the code and its sizes follow from it."""
     flat = flatten(body)
-    return schedule(flat, target).work_items
+    return flat, schedule(flat, target, whole=whole)
 
 
 def scratch_bytes(body: Body) -> Dim:
@@ -94,7 +101,21 @@ def flops(body: Body) -> Dim:
 
 
 def _bytes(body: Body) -> Dim:
-    return sum((b.type.bytes for b in body.buffers if b.access != "scratch"), 0)
+    """Bytes of all buffers; of one that is read at data-dependent places alone, of as many elements as there are reads."""
+    reads: dict[str, list[Dim | None]] = {}
+    tiles = product(a.extent for a in body.axes) if isinstance(body, TileBody) else 1
+    for loop in body.loops if isinstance(body, TileBody) else (body,):
+        for s in loop.statements:
+            if isinstance(s, Load):
+                points = tiles * product(a.extent for a in loop.axes)
+                reads.setdefault(s.buffer, []).append(points if s.checked else None)
+    total: Dim = 0
+    for b in body.buffers:
+        if b.access != "scratch":
+            counts = [c for c in reads.get(b.name, [None]) if c is not None]
+            gathered = len(counts) == len(reads.get(b.name, [None]))
+            total = total + (minimum(sum(counts, 0), b.type.size) * b.type.dtype.bytes if gathered else b.type.bytes)
+    return total
 
 
 def emit_kernel(body: Body, target: Target, numerics: str = "strict") -> str:
@@ -153,8 +174,7 @@ class _Kernel:
 
     def loop(self, body: LoopBody) -> None:
         """One nest: a work item is a point of its outer axes."""
-        flat = flatten(body)
-        s = schedule(flat, self.target)
+        flat, s = _planned(body, self.target)
         counts = s.outer_counts()
         with self._items(counts) as indices:
             for axis, index in zip(s.outer, indices, strict=False):
@@ -172,9 +192,9 @@ class _Kernel:
             for axis, index in zip(body.axes, indices, strict=True):
                 self.ix.symbols[axis.name] = Placed(index, self.ix.level)
             for number, loop in enumerate(body.loops):
-                flat = flatten(LoopBody(loop.name, body.buffers, loop.axes, loop.statements, loop.sequential))
+                whole = LoopBody(loop.name, body.buffers, loop.axes, loop.statements, loop.sequential)
                 with self.ix.barrier():
-                    self._nest(flat, schedule(flat, self.target, whole=True), None, None, number)
+                    self._nest(*_planned(whole, self.target, whole=True), None, None, number)
 
     def _nest(self, flat: FlatBody, s: Schedule, chunk: Dim | None, block: Dim | None, number: int = 0) -> None:
         self.ix.width = s.lanes
