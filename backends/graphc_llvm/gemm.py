@@ -16,25 +16,22 @@ read once a panel, B once a block of rows, C written once. Partial sums take row
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, Extremum, FloorDiv, Symbol, bounds, ceildiv, free_symbols, nonnegative, product
-from graphc.lowering.contraction import Affine, address, affine
-from graphc.lowering.loop_body import Apply, Axis, Load, Store
+from graphc.ir.symbolic import Dim, bounds, ceildiv, free_symbols, product
+from graphc.lowering.contraction import Affine, affine
 from graphc_llvm.abi import KERNEL_TYPE
+from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction
 from graphc_llvm.emit import (
     ELEMENT_TYPES,
-    I1,
     I64,
     PTR,
     binary,
-    constant,
-    convert_float,
     fma,
     fold_range,
     for_range,
@@ -46,11 +43,10 @@ from graphc_llvm.emit import (
     offset,
     prefetch,
     splat,
-    store_masked,
     store_vector,
     tail_mask,
 )
-from graphc_llvm.math import emit_cast, emit_scalar_op
+from graphc_llvm.gemm_epilogue import Epilogue
 from graphc_llvm.target import Target
 
 BLOCK_DEPTH = 512
@@ -126,56 +122,8 @@ class _Gemm:
         function.attributes.add("nounwind")
         self.pointers, self.dims, self.scratch, self.begin, self.end = function.args
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
-        self.env: dict[str, ir.Value] = {}
+        self.at = AxisValues(self.b)
         self.emit_kernel()
-
-    # Integers
-
-    def dim(self, e: Dim) -> ir.Value:
-        """The value of an expression whose symbols are in `env`."""
-        if isinstance(e, int):
-            return i64(e)
-        total: ir.Value = i64(0)
-        for monomial, coefficient in e.terms:
-            term: ir.Value = i64(coefficient)
-            for atom in monomial:
-                term = self.b.mul(term, self.atom(atom))
-            total = self.b.add(total, term)
-        return total
-
-    def atom(self, atom: object) -> ir.Value:
-        if isinstance(atom, Symbol):
-            return self.env[atom.name]
-        if isinstance(atom, Extremum):
-            values = [self.dim(a) for a in atom.arguments]
-            result = values[0]
-            for v in values[1:]:
-                result = binary(self.b, f"s{atom.kind}", result, v)
-            return result
-        divide = self.b.udiv if isinstance(atom, FloorDiv) else self.b.urem
-        if not nonnegative(atom.numerator):  # type: ignore[attr-defined]
-            raise ValueError(f"{atom} may be negative")
-        return divide(self.dim(atom.numerator), self.dim(atom.divisor))  # type: ignore[attr-defined]
-
-    def sum(self, affine: Affine, axes: Sequence[Axis], constant: Dim = 0) -> ir.Value:
-        """The part of an affine address that the axes contribute, plus a constant."""
-        total = self.dim(constant)
-        for axis in axes:
-            coefficient = affine.of(axis.name)
-            if coefficient == 0:
-                continue
-            total = self.b.add(total, self.b.mul(self.env[axis.name], self.dim(coefficient)))
-        return total
-
-    def unravel(self, index: ir.Value, axes: Sequence[Axis]) -> None:
-        """Sets the axes' values from their row-major linear index."""
-        for i, axis in reversed(list(enumerate(axes))):
-            if i == 0:
-                self.env[axis.name] = index
-                return
-            extent = self.dim(axis.extent)
-            self.env[axis.name] = self.b.urem(index, extent)
-            index = self.b.udiv(index, extent)
 
     # The nest
 
@@ -183,18 +131,19 @@ class _Gemm:
         b, c = self.b, self.c
         names = sorted({s.name for x in c.body.axes for s in free_symbols(x.extent)} | _buffer_symbols(c))
         for i, name in enumerate(names):
-            self.env[name] = load(b, offset(b, self.dims, i, I64), I64, name)
+            self.at.env[name] = load(b, offset(b, self.dims, i, I64), I64, name)
         self.buffers = {x.name: load(b, offset(b, self.pointers, i, PTR), PTR) for i, x in enumerate(c.body.buffers)}
+        self.epilogue = Epilogue(b, c, self.lanes, self.numerics, self.at, self.buffers)
         self.emit_zeros()
-        rows = self.dim(c.row_count)
-        panels = self.dim(c.panels)
-        blocks = self.dim(ceildiv(c.row_count, row_block(c)))
+        rows = self.at.dim(c.row_count)
+        panels = self.at.dim(c.panels)
+        blocks = self.at.dim(ceildiv(c.row_count, row_block(c)))
         with for_range(b, self.begin, self.end, name="item") as item:
             panel = b.urem(item, panels)
             rest = b.udiv(item, panels)
             block = b.urem(rest, blocks)
-            self.unravel(b.udiv(rest, blocks), c.batch)
-            self.env["panel"] = panel
+            self.at.unravel(b.udiv(rest, blocks), c.batch)
+            self.at.env["panel"] = panel
             start = b.mul(block, i64(row_block(c)))
             stop = binary(b, "smin", b.add(start, i64(row_block(c))), rows)
             self.emit_panel(panel, start, stop)
@@ -215,25 +164,27 @@ class _Gemm:
 
     def emit_panel(self, panel: ir.Value, start: ir.Value, stop: ir.Value) -> None:
         b, c, split = self.b, self.c, self.split
-        a_base = offset(b, self.buffers[c.a.buffer], self.sum(c.a_address, c.batch, c.a_address.constant), self.element)
-        b_offset = self.sum(c.b_address, c.batch, c.b_address.constant)
-        b_offset = b.add(b_offset, b.mul(panel, self.dim(c.b_address.of("panel"))))
+        a_base = offset(
+            b, self.buffers[c.a.buffer], self.at.sum(c.a_address, c.batch, c.a_address.constant), self.element
+        )
+        b_offset = self.at.sum(c.b_address, c.batch, c.b_address.constant)
+        b_offset = b.add(b_offset, b.mul(panel, self.at.dim(c.b_address.of("panel"))))
         b_base = offset(b, self.buffers[c.b.buffer], b_offset, self.element)
-        columns = b.sub(self.dim(c.column.extent), b.mul(panel, i64(c.width)))
+        columns = b.sub(self.at.dim(c.column.extent), b.mul(panel, i64(c.width)))
         self.masks = self.column_masks(columns)
         self.first_row = start
         taps, depth = product(a.extent for a in c.taps), c.inner.extent
         if split.whole:
             with for_range(b, start, stop, c.tile_rows, "row") as row:
                 self.emit_tile(
-                    a_base, b_base, row, stop, (i64(0), self.dim(taps)), (i64(0), self.dim(depth)), True, True
+                    a_base, b_base, row, stop, (i64(0), self.at.dim(taps)), (i64(0), self.at.dim(depth)), True, True
                 )
             return
-        tap_count, inner = self.dim(taps), self.dim(depth)
-        with for_range(b, i64(0), tap_count, self.dim(split.taps), "taps") as tap:
-            tap_stop = binary(b, "smin", b.add(tap, self.dim(split.taps)), tap_count)
-            with for_range(b, i64(0), inner, self.dim(split.depth), "depth") as k:
-                k_stop = binary(b, "smin", b.add(k, self.dim(split.depth)), inner)
+        tap_count, inner = self.at.dim(taps), self.at.dim(depth)
+        with for_range(b, i64(0), tap_count, self.at.dim(split.taps), "taps") as tap:
+            tap_stop = binary(b, "smin", b.add(tap, self.at.dim(split.taps)), tap_count)
+            with for_range(b, i64(0), inner, self.at.dim(split.depth), "depth") as k:
+                k_stop = binary(b, "smin", b.add(k, self.at.dim(split.depth)), inner)
                 first = b.icmp_signed("==", b.add(tap, k), i64(0))
                 last = b.and_(b.icmp_signed("==", tap_stop, tap_count), b.icmp_signed("==", k_stop, inner))
                 with for_range(b, start, stop, c.tile_rows, "row") as row:
@@ -276,10 +227,10 @@ class _Gemm:
         else:
             self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first, clamp=b.sub(stop, i64(1)))
         if last is True:
-            self.emit_epilogue(row, binary(b, "smin", left, i64(full_height)), here)
+            self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.masks)
         elif last is not False:
             with b.if_then(last):
-                self.emit_epilogue(row, binary(b, "smin", left, i64(full_height)), here)
+                self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.masks)
 
     def emit_rows(
         self,
@@ -327,7 +278,7 @@ class _Gemm:
         b, c = self.b, self.c
         if not self.packed:
             return None
-        inner = self.dim(c.inner.extent)
+        inner = self.at.dim(c.inner.extent)
         begins = b.add(b.mul(taps[0], inner), depth[0])
         terms = b.mul(b.sub(taps[1], taps[0]), b.sub(depth[1], depth[0]))
         following = offset(b, b_base, b.mul(b.add(begins, terms), i64(c.width)), self.element)
@@ -352,18 +303,18 @@ class _Gemm:
         b, c = self.b, self.c
         zeros = [ir.Constant(ir.VectorType(self.element, self.lanes), None)] * (height * self.vectors)
         with fold_range(b, *taps, 1, zeros, "tap") as outer:
-            saved = dict(self.env)
-            self.unravel(outer.index, c.taps)
-            a_tap = self.sum(c.a_address, c.taps)
-            b_tap = offset(b, b_base, self.sum(c.b_address, c.taps), self.element)
+            saved = dict(self.at.env)
+            self.at.unravel(outer.index, c.taps)
+            a_tap = self.at.sum(c.a_address, c.taps)
+            b_tap = offset(b, b_base, self.at.sum(c.b_address, c.taps), self.element)
             pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(*addresses, strict=True)]
-            a_stride, b_stride = self.dim(c.a_address.of(c.inner.name)), self.dim(c.b_address.of(c.inner.name))
+            a_stride, b_stride = self.at.dim(c.a_address.of(c.inner.name)), self.at.dim(c.b_address.of(c.inner.name))
             with fold_range(b, *depth, 1, outer.carried, "k") as loop:
                 b_at = offset(b, b_tap, b.mul(loop.index, b_stride), self.element)
                 a_at = b.mul(loop.index, a_stride)
                 columns = [self.load_b(b_at, v) for v in range(self.vectors)]
                 if ahead is not None:
-                    term = b.add(b.mul(outer.index, self.dim(c.inner.extent)), loop.index)
+                    term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), loop.index)
                     prefetch(b, offset(b, ahead, b.mul(term, i64(CACHE_LINE))))
                 following = []
                 for r in range(height):
@@ -372,7 +323,7 @@ class _Gemm:
                     following += [fma(b, x, y, z) for y, z in zip(columns, sums, strict=True)]
                 loop.update(following)
             outer.update(loop.results)
-            self.env = saved
+            self.at.env = saved
         return outer.results
 
     def add_to_tile(self, tile: ir.Value, height: int, sums: Sequence[ir.Value], first: ir.Value | bool) -> None:
@@ -398,19 +349,19 @@ class _Gemm:
         for r in range(height):
             if simple and first_offset is not None:
                 stride = c.a_address.of(c.rows[0].name) if c.rows else 0
-                offsets.append(b.add(first_offset, self.dim(stride * r)))
+                offsets.append(b.add(first_offset, self.at.dim(stride * r)))
                 conditions.append([])
                 continue
             at = b.add(row, i64(r))
-            self.unravel(at if clamp is None else binary(b, "smin", at, clamp), c.rows)
-            first_offset = self.sum(c.a_address, c.rows)
+            self.at.unravel(at if clamp is None else binary(b, "smin", at, clamp), c.rows)
+            first_offset = self.at.sum(c.a_address, c.rows)
             offsets.append(first_offset)
             parts = []
             for condition in c.a.predicate:
                 split = affine(condition.expression, [a.name for a in c.body.axes])
                 assert split is not None
                 parts.append(
-                    (self.sum(split, outer, split.constant - condition.low), condition.high - condition.low, split)
+                    (self.at.sum(split, outer, split.constant - condition.low), condition.high - condition.low, split)
                 )
             conditions.append(parts)
         return offsets, conditions
@@ -423,8 +374,8 @@ class _Gemm:
         pointer = offset(b, base, b.add(row, tap), self.element)
         inside: ir.Value | None = None
         for start, size, split in conditions:
-            at = b.add(start, self.sum(split, self.c.taps))
-            test = b.icmp_unsigned("<", at, self.dim(size))
+            at = b.add(start, self.at.sum(split, self.c.taps))
+            test = b.icmp_unsigned("<", at, self.at.dim(size))
             inside = test if inside is None else b.and_(inside, test)
         return pointer if inside is None else b.select(inside, pointer, self.zeros)
 
@@ -433,94 +384,6 @@ class _Gemm:
         if self.masks is None or self.packed:
             return load_vector(self.b, pointer, self.element, self.lanes)
         return load_masked(self.b, pointer, self.masks[v], self.element)
-
-    # The epilogue
-
-    def emit_epilogue(self, row: ir.Value, count: ir.Value, tile: ir.Value) -> None:
-        b, c = self.b, self.c
-        saved = dict(self.env)
-        with for_range(b, i64(0), count, name="done") as r:
-            self.unravel(b.add(row, r), c.rows)
-            self.env[c.column.name] = b.mul(self.env["panel"], i64(c.width))
-            bases = self.epilogue_bases()
-            line = offset(b, tile, b.mul(r, i64(c.width)), self.element)
-            for v in range(self.vectors):
-                values = {
-                    c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
-                }
-                self.emit_statements(values, bases, v)
-        self.env = saved
-
-    def epilogue_bases(self) -> dict[int, tuple[ir.Value, bool]]:
-        """For each load and store: the address at the panel's first column, and whether it moves along the column."""
-        bases = {}
-        for i, s in enumerate(self.c.epilogue):
-            if isinstance(s, Load | Store):
-                buffer = self.c.body.buffer(s.buffer)
-                split = affine(address(buffer, s.index), [a.name for a in self.c.body.axes])
-                assert split is not None
-                at = self.sum(split, self.c.body.axes_of("parallel"), split.constant)
-                pointer = offset(self.b, self.buffers[s.buffer], at, ELEMENT_TYPES[buffer.type.dtype.name])
-                bases[i] = pointer, split.of(self.c.column.name) == 1
-        return bases
-
-    def emit_statements(self, values: dict[str, ir.Value], bases: Mapping[int, tuple[ir.Value, bool]], v: int) -> None:
-        b = self.b
-        for i, s in enumerate(self.c.epilogue):
-            if isinstance(s, Load):
-                pointer, moves = bases[i]
-                values[s.value] = self.load_lanes(pointer, s, moves, v)
-            elif isinstance(s, Apply):
-                operands = [self.operand(o, values, s, position) for position, o in enumerate(s.operands)]
-                if s.op == "cast":
-                    values[s.value] = emit_cast(b, operands[0], s.operand_dtype.name, s.dtype.name)
-                else:
-                    values[s.value] = emit_scalar_op(b, s.op, operands, s.operand_dtype.name, {}, self.numerics)
-            elif isinstance(s, Store):
-                pointer, _ = bases[i]
-                self.store_lanes(pointer, s, values, v)
-
-    def load_lanes(self, pointer: ir.Value, s: Load, moves: bool, v: int) -> ir.Value:
-        b = self.b
-        memory = ELEMENT_TYPES[self.c.body.buffer(s.buffer).type.dtype.name]
-        if not moves:
-            return splat(b, self.widened(load(b, pointer, memory), s), self.lanes)
-        at = offset(b, pointer, v * self.lanes, memory)
-        raw = (
-            load_vector(b, at, memory, self.lanes) if self.masks is None else load_masked(b, at, self.masks[v], memory)
-        )
-        return self.widened(raw, s)
-
-    def widened(self, value: ir.Value, s: Load) -> ir.Value:
-        stored = self.c.body.buffer(s.buffer).type.dtype
-        if stored.is_bool:
-            return self.b.icmp_unsigned("!=", value, ir.Constant(value.type, None))
-        return convert_float(self.b, value, ELEMENT_TYPES[s.dtype.name]) if stored != s.dtype else value
-
-    def store_lanes(self, pointer: ir.Value, s: Store, values: Mapping[str, ir.Value], v: int) -> None:
-        b = self.b
-        stored = self.c.body.buffer(s.buffer).type.dtype
-        memory = ELEMENT_TYPES[stored.name]
-        value = (
-            values[s.operand] if isinstance(s.operand, str) else splat(b, ir.Constant(memory, s.operand), self.lanes)
-        )
-        if stored.is_bool:
-            value = b.zext(value, ir.VectorType(memory, self.lanes))
-        elif stored.is_float:
-            value = convert_float(b, value, memory)
-        at = offset(b, pointer, v * self.lanes, memory)
-        if self.masks is None:
-            store_vector(b, value, at)
-        else:
-            store_masked(b, value, at, self.masks[v])
-
-    def operand(self, o: object, values: Mapping[str, ir.Value], s: Apply, position: int) -> ir.Value:
-        if isinstance(o, str):
-            return values[o]
-        if s.op == "select" and position == 0:
-            return constant(ir.VectorType(I1, self.lanes), o)
-        kind = I1 if s.operand_dtype.is_bool else ELEMENT_TYPES[s.operand_dtype.name]
-        return constant(ir.VectorType(kind, self.lanes), o)
 
 
 @contextmanager
