@@ -28,7 +28,7 @@ def cast(operands, name):
         return [x.astype(DTYPES[name].numpy) if x.dtype == np.float64 else x for x in operands]
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f64", "f16", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda o: o.name)
 def test_kernel_equals_interpreter(op: OpDef, dtype: str):
     for sample in op.samples():
