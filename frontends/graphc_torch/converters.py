@@ -1,0 +1,73 @@
+"""All converters, by the names of ATen's operators: "add" for every overload, "max.dim" for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from graphc_torch import (
+    convert_attention,
+    convert_contraction,
+    convert_conv,
+    convert_creation,
+    convert_elementwise,
+    convert_indexing,
+    convert_movement,
+    convert_norm,
+    convert_pool,
+    convert_recurrent,
+    convert_reduce,
+    convert_resize,
+)
+from graphc_torch.call import Converter
+
+CONVERTERS: Mapping[str, Converter] = {
+    **convert_attention.CONVERTERS,
+    **convert_contraction.CONVERTERS,
+    **convert_conv.CONVERTERS,
+    **convert_creation.CONVERTERS,
+    **convert_elementwise.CONVERTERS,
+    **convert_indexing.CONVERTERS,
+    **convert_movement.CONVERTERS,
+    **convert_norm.CONVERTERS,
+    **convert_pool.CONVERTERS,
+    **convert_recurrent.CONVERTERS,
+    **convert_reduce.CONVERTERS,
+    **convert_resize.CONVERTERS,
+}
+
+IGNORED = frozenset({
+    "_assert_tensor_metadata.default", "_assert_async.msg", "_assert_async.default",
+    "sym_constrain_range_for_size.default", "sym_constrain_range.default",
+})  # fmt: skip
+"""Operators without a result, whose checks the types of inputs stand for."""
+
+_TRAINING = "training mode isn't supported: call .eval() on the module"
+_DATA = "its size depends on the data of a run"
+_RANDOM = "random numbers aren't supported"
+
+REFUSED: Mapping[str, str] = {
+    "native_dropout": _TRAINING, "_native_batch_norm_legit_functional": _TRAINING, "_native_batch_norm_legit": _TRAINING,
+    "batch_norm_with_update_functional": _TRAINING, "rrelu_with_noise_functional": _TRAINING,
+    "nonzero": _DATA, "masked_select": _DATA, "_unique2": _DATA, "unique_dim": _DATA, "repeat_interleave.Tensor": _DATA,
+    "rand": _RANDOM, "randn": _RANDOM, "randint": _RANDOM, "rand_like": _RANDOM, "randn_like": _RANDOM,
+    "bernoulli": _RANDOM, "multinomial": _RANDOM, "randperm": _RANDOM, "normal": _RANDOM, "uniform": _RANDOM,
+    "cond": "a branch that depends on the data of a run isn't supported",
+    "while_loop": "a loop that depends on the data of a run isn't supported",
+    "_local_scalar_dense": "a number read from a tensor of a run isn't supported",
+}  # fmt: skip
+"""Why operators can't be taken, where there is more to say than that there is no conversion."""
+
+
+def find_converter(name: str) -> Converter | None:
+    """The converter of an operator "name.overload", if there is one."""
+    return CONVERTERS.get(name) or CONVERTERS.get(name.partition(".")[0])
+
+
+def takes(op: Any) -> bool:
+    """Whether an operator of torch has a converter, so that it isn't to be decomposed."""
+    if not isinstance(op, torch._ops.OpOverload) or op.namespace != "aten" or op._schema.is_mutable:
+        return False
+    return find_converter(str(op).removeprefix("aten.")) is not None
