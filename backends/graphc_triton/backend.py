@@ -1,0 +1,96 @@
+"""The backend: its pipeline, and a graph's way from fused loops to cubins, or to Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backend import CompileOptions
+from graphc.errors import Unsupported, UnsupportedOpError
+from graphc.ir.graph import Graph, Node
+from graphc.ir.text import print_graph
+from graphc.lowering.assemble import Assembly, assemble
+from graphc.lowering.prepare import split_prepare
+from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc_triton.kernels import WHO, KernelMaker, TritonKernel
+from graphc_triton.plan import check_steps
+from graphc_triton.segment import Code, TritonSegment
+from graphc_triton.target import INTERPRETER, parse_target
+
+PIPELINE = (
+    "canonicalize",
+    "fold-constants",
+    "lift",
+    "fold-batch-norm",
+    "decompose",
+    "simplify-algebra",
+    "channels-last",
+    "canonicalize",
+    "fold-constants",
+    "cse",
+    "dce",
+)
+"""What comes before the split and fusion."""
+
+
+@dataclass(frozen=True)
+class TritonBackend:
+    """NVIDIA GPUs, through Triton. Compiling takes neither a GPU nor torch."""
+
+    name: str = "triton"
+
+    def supports(self, node: Node) -> str | None:
+        """Primitives only: composites are decomposed, and fusion makes whole kernels of them again."""
+        return None if node.op.is_primitive else "it is decomposed into primitives"
+
+    def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
+        return PIPELINE
+
+    def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> TritonSegment:
+        """Kernels for `options.target`: "sm_80", "sm_90", ..., or "interpreter"; None: the GPU here, else sm_90."""
+        target = parse_target(options.target)
+        prepare, main, weights = split_prepare(graph)
+        fuse = PassManager(resolve_passes(["fuse"]), verify=options.verify)
+        for part in (prepare, main):
+            fuse.run(part, context)
+        maker = KernelMaker(options.numerics)
+        planned = _assemble_all([(prepare, 0), (main, len(prepare.outputs))], maker)
+        kernels = {k.key: k for s in planned for k in s.kernels}
+        stages = {
+            "prepare": print_graph(prepare),
+            "fused": print_graph(main),
+            "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.loops}" for k in kernels.values()),
+            "triton": "\n\n".join(k.source for k in kernels.values()),
+        }
+        cubins = {}
+        if target != INTERPRETER:
+            from graphc_triton.compile import compile_kernels
+
+            cubins = compile_kernels(list(kernels.values()), target)
+        codes = [Code(s.program, tuple(s.kernels), tuple(s.constants)) for s in planned]
+        return TritonSegment(graph, codes[1], codes[0], tuple(weights), cubins, target, stages)
+
+    def store(self, segment: TritonSegment, key: str) -> None:
+        """Nothing to keep: Triton has a cache of its own, of the kernels, which take the time."""
+
+    def restore(self, key: str, graph: Graph, options: CompileOptions) -> TritonSegment | None:
+        return None
+
+
+BACKEND = TritonBackend()
+
+
+def _assemble_all(parts: Sequence[tuple[Graph, int]], maker: KernelMaker) -> list[Assembly[TritonKernel]]:
+    """The programs of the parts; raises UnsupportedOpError with the reasons of all of them."""
+    found: list[Assembly[TritonKernel]] = []
+    problems: list[Unsupported] = []
+    for graph, prepared in parts:
+        try:
+            made = assemble(graph, prepared, maker, WHO)
+            check_steps(made.program)
+            found.append(made)
+        except UnsupportedOpError as e:
+            problems += e.unsupported
+    if problems:
+        raise UnsupportedOpError(WHO, problems)
+    return found
