@@ -7,6 +7,7 @@ import pytest
 
 import graphc
 from graphc.explain import describe
+from graphc.ir.types import f32
 
 TEXT = """
 graph @net(%x: f32[batch,6], %z: f32[rows,6], %u: f32[6,5], %v: f32[5,4]) where batch <= 8, batch == rows {
@@ -49,8 +50,6 @@ def test_a_kernel_names_its_own_layers_alone(net: graphc.Executable) -> None:
 def test_refusals_come_with_reasons() -> None:
     b = graphc.Builder(graphc.Graph("shared"))
     rng = np.random.default_rng(0)
-    from graphc.ir.types import f32
-
     b.origin = ("conv",)
     x = b.input("x", f32, (1, 3, 8, 8))
     w = b.constant(rng.standard_normal((4, 3, 3, 3)).astype(np.float32))
@@ -79,3 +78,17 @@ def test_a_program_from_the_cache_says_so(tmp_path, monkeypatch: pytest.MonkeyPa
     assert second.report.cached
     assert "from the cache" in second.explain()
     assert [k.name for k in second.kernels] == [k.name for k in first.kernels]
+
+
+def test_layers_with_equal_weights_keep_their_kernels_apart() -> None:
+    """Biases of an untrained model are all zero: one constant, once merged."""
+    b = graphc.Builder(graphc.Graph("untrained"))
+    rng = np.random.default_rng(0)
+    x = b.input("x", f32, (4, 16))
+    for layer in ("fc1", "fc2", "fc3"):
+        b.origin = (layer,)
+        product = b.op("matmul", x, b.constant(rng.standard_normal((16, 16)).astype(np.float32)))
+        bias = b.broadcast(b.constant(np.zeros(16, np.float32)), (4, 16), (1,))
+        x = b.op("tanh", b.op("add", product, bias))
+    executable = graphc.compile(b.returns(x), cache=False)
+    assert [k.origin for k in executable.kernels] == [("fc1",), ("fc2",), ("fc3",)]

@@ -113,13 +113,13 @@ def _replace(graph: Graph, group: Group, kind: str, context: PassContext) -> Non
 
 
 def _origin(group: Group) -> tuple[str, ...]:
-    """The layers whose work the group does: repeated literals, which layers everywhere share, say nothing of it."""
+    """The layers whose work the group does. Repeating a value is none: layers everywhere share literals and equal weights."""
     fixed: set[Node] = set()
     for n in group.nodes:
         producers = [v.producer for v in n.operands]
         if producers and all(p is not None and (p in fixed or is_literal(p)) for p in producers):
             fixed.add(n)
-    working = [n for n in group.nodes if n not in fixed] or group.nodes
+    working = [n for n in group.nodes if n not in fixed and n.op.name != "broadcast"] or group.nodes
     return tuple(dict.fromkeys(o for n in working for o in n.origin))
 
 
