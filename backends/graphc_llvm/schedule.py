@@ -343,6 +343,8 @@ def _work_items(body: FlatBody, s: Schedule, parallel: list[Axis], cost: float) 
             cycles /= guess(s.block.extent) / s.block_size
     inner: list[Axis] = []
     while parallel and cycles < ITEM_CYCLES:
+        if len(parallel) == 1 and isinstance(parallel[0].extent, Expr):
+            break  # it may be long
         cycles *= guess(parallel[-1].extent)
         if cycles > MOST_CYCLES:
             break
