@@ -6,6 +6,7 @@ time has the use. Frames are kept for later calls."""
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backend import MemoryReport
-from graphc.errors import NumericError
+from graphc.errors import GraphcError, NumericError
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.lowering.memory import Lifetime, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
@@ -23,6 +24,9 @@ ALIGNMENT = 64
 _WORTH_A_THREAD = 20e-6
 """Seconds of work below which a second thread costs more than it brings."""
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 1e10
+_ENDLESS = 2**62
+"""Operations that no run lives to finish; below, no count overflows 64 bits."""
+_PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class _Step(ctypes.Structure):
@@ -120,6 +124,9 @@ class Instance:
             raise NumericError(f"{step.name} met an extreme of no elements", layer=", ".join(step.origin) or None)
         seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / _BYTES_PER_SECOND
         self.seconds += seconds
+        if self.at(step.flops) >= _ENDLESS:
+            what = f"{step.name} is more work than can ever be done"
+            raise GraphcError(what, layer=", ".join(step.origin) or None, seen=f"{self.at(step.flops)} operations")
         work, scratch = self.at(step.work), -(-self.at(step.scratch) // ALIGNMENT) * ALIGNMENT
         record.kernel = self.kernels[step.kernel]
         record.slots, record.slot_count = self.longs(self.slots(step.operands)), len(step.operands)
@@ -172,7 +179,15 @@ class Instance:
         self._frames.append(frame)
 
     def new_frame(self) -> Frame:
+        """Memory for one more call at a time. Raises GraphcError where a call needs more than the machine has."""
         program = self.program
+        needed = (
+            self.arena_bytes + self.scratch_bytes + sum(self.at(t.bytes) for t in (*program.inputs, *program.outputs))
+        )
+        if needed > _PHYSICAL_BYTES:
+            raise GraphcError(
+                "a run needs more memory than this machine has", seen=f"{needed} bytes", expected=_PHYSICAL_BYTES
+            )
         arrays = len(program.inputs) + len(program.outputs)
         arena, scratch = aligned_bytes(self.arena_bytes), aligned_bytes(self.scratch_bytes)
         context = CallContext(

@@ -11,14 +11,17 @@ from graphc.ir.opdef import Inference
 from graphc.ir.symbolic import Expr, Symbol, free_symbols
 from graphc.ir.text import print_node
 
+ADDRESSABLE = 2**63
+"""Bytes that an index of 64 bits reaches; also of values that are never in memory, as loops count their elements."""
+
 
 def verify(graph: Graph, outer: frozenset[Symbol] = frozenset()) -> None:
     """Raises VerifyError naming node and layer where the graph breaks a rule.
 
     Checked: unique names, definitions before uses, operands from this graph, exact use lists, operand counts, complete
     attributes, stored types equal to inferred ones, every assumption of inference listed as a guard, one range per
-    symbol, symbols of results, attributes and guards defined by inputs, and the same for every region. `outer` are the
-    symbols of the graph around a region, which it may use.
+    symbol, symbols of results, attributes and guards defined by inputs, sizes below 2**63 bytes, and the same for every
+    region. `outer` are the symbols of the graph around a region, which it may use.
     """
     defined: set[Value] = set()
     names: set[str] = set()
@@ -47,6 +50,9 @@ def _define(graph: Graph, value: Value, defined: set[Value], names: set[str], no
         raise VerifyError(f"%{value.name} doesn't know the node that produces it")
     if any(isinstance(d, int) and d < 0 for d in value.type.shape):
         raise VerifyError(f"%{value.name} has a negative dim", seen=value.type)
+    if isinstance(value.type.bytes, int) and value.type.bytes >= ADDRESSABLE:
+        layer = ", ".join(node.origin) if node is not None else None
+        raise VerifyError(f"%{value.name} is larger than any memory", layer=layer or None, seen=value.type)
     names.add(value.name)
     defined.add(value)
 
