@@ -1,0 +1,145 @@
+"""graphc beside other engines, on your model or on well-known architectures with seeded weights.
+
+    python -m pip install -e ".[bench]"
+    python benchmarks/compare.py resnet50 bert --threads 1
+    python benchmarks/compare.py my_model.onnx --engines graphc,onnxruntime --json
+
+Every engine has a process of its own, since threads that wait for work disturb others in the same one; the engines take
+turns, so that a machine whose speed drifts is fair to all. "ahead" is the best other engine's median over graphc's,
+taken round by round: above 1, graphc is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from architectures import NAMES, onnx_file
+
+ENGINES = ("graphc", "onnxruntime", "openvino")
+Feeds = dict[str, np.ndarray]
+
+
+def prepare_graphc(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+    import graphc
+
+    exe = graphc.compile(path, threads=threads)
+    inputs = [feeds[name] for name in sorted(feeds, key=list(feeds).index)]
+    return lambda: exe(*inputs)
+
+
+def prepare_onnxruntime(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feeds)
+
+
+def prepare_openvino(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    inputs = list(feeds.values())
+    return lambda: request.infer(inputs)
+
+
+def feeds_for(path: str) -> Feeds:
+    """Seeded inputs of a model file, by name, in its order; unknown sizes are 1, integers are below 100."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {i.name for i in graph.initializer}
+    rng = np.random.default_rng(0)
+    feeds: Feeds = {}
+    for value in graph.input:
+        if value.name not in constants:
+            tensor = value.type.tensor_type
+            shape = [d.dim_value or 1 for d in tensor.shape.dim]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            real = np.issubdtype(dtype, np.floating)
+            feeds[value.name] = (rng.standard_normal(shape) if real else rng.integers(0, 100, shape)).astype(dtype)
+    return feeds
+
+
+def serve(engine: str, path: str, threads: int, pipe: Connection) -> None:
+    """An engine's process: tells the seconds of set-up, then answers each number of seconds with the times of its runs."""
+    start = time.perf_counter()
+    run = globals()[f"prepare_{engine}"](path, feeds_for(path), threads)
+    run()
+    pipe.send(time.perf_counter() - start)
+    while (seconds := pipe.recv()) is not None:
+        times, end = [], time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+        pipe.send(times)
+
+
+def compare(path: str, engines: Sequence[str], threads: int, rounds: int, seconds: float) -> dict[str, object]:
+    """Median and best milliseconds of each engine, its set-up time, and how far graphc is ahead."""
+    os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
+    context = multiprocessing.get_context("spawn")
+    pipes, setup = {}, {}
+    for engine in engines:
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(engine, path, threads, there), daemon=True).start()
+        there.close()
+        setup[engine], pipes[engine] = here.recv(), here
+    taken: dict[str, list[list[float]]] = {engine: [] for engine in engines}
+    for _ in range(rounds):
+        for engine, pipe in pipes.items():
+            pipe.send(seconds)
+            taken[engine].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(None)
+    medians = {e: [statistics.median(times) for times in rows] for e, rows in taken.items()}
+    result: dict[str, object] = {
+        engine: {
+            "median_ms": round(statistics.median(medians[engine]) * 1e3, 4),
+            "best_ms": round(min(map(min, taken[engine])) * 1e3, 4),
+            "setup_s": round(setup[engine], 2),
+        }
+        for engine in engines
+    }
+    others = [e for e in engines if e != "graphc"]
+    if "graphc" in engines and others:
+        ratios = [min(medians[e][i] for e in others) / medians["graphc"][i] for i in range(rounds)]
+        result["ahead"] = round(statistics.median(ratios), 2)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help=f"ONNX files, or of: {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each engine's turn")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    for model in arguments.models or NAMES:
+        path = str(model if Path(model).suffix == ".onnx" else onnx_file(model))
+        row = compare(path, arguments.engines, arguments.threads, arguments.rounds, arguments.seconds)
+        if arguments.json:
+            print(json.dumps({"model": model, "threads": arguments.threads, **row}), flush=True)
+            continue
+        cells = [f"{e} {row[e]['median_ms']:.3f} ms" for e in arguments.engines]  # type: ignore[index]
+        print(f"{model:>14}: {', '.join(cells)}; ahead {row.get('ahead', '-')}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
