@@ -44,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("name", "code"), scripts(), ids=[name for name, _ in scripts()])
 def test_python_runs_as_printed(name: str, code: str, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    # torch.export warns of what itself does.
+    command = [sys.executable, "-W", "ignore::FutureWarning", "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
@@ -85,3 +87,13 @@ def test_the_page_of_operators_is_current() -> None:
     spec.loader.exec_module(module)
     hint = "run tools/write_operator_docs.py"
     assert module.TARGET.read_text(encoding="utf-8") == module.document(), hint
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(path: Path) -> None:
+    """`docs/adr/0001.md`, `driver.py`: a path from the top, or a file's name alone."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|ll|md|toml))`", text)
+    files = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.*") if ".git/" not in p.as_posix()}
+    names = {f.rpartition("/")[2] for f in files}
+    assert [n for n in named if n not in (files if "/" in n else names)] == []
