@@ -1,8 +1,5 @@
 """Every operator that has a loop nest: its kernel gives what the interpreter gives."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,10 +12,6 @@ from graphc.lowering.lower import lower
 from graphc.lowering.rules import LOWERABLE
 from graphc.ops import core_operators
 
-_spec = importlib.util.spec_from_file_location("kernel_runner", Path(__file__).with_name("kernel_runner.py"))
-kernel_runner = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(kernel_runner)
-
 OPERATORS = [core_operators()[n] for n in sorted(LOWERABLE) if n != "constant"]
 TOLERANCE = {"f32": 4e-6, "f64": 1e-13, "f16": 2e-3, "bf16": 2e-2}
 
@@ -30,7 +23,7 @@ def cast(operands, name):
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda o: o.name)
-def test_kernel_equals_interpreter(op: OpDef, dtype: str):
+def test_kernel_equals_interpreter(op: OpDef, dtype: str, nest_kernel):
     for sample in op.samples():
         operands = cast(sample.operands, dtype)
         b = Builder()
@@ -41,7 +34,7 @@ def test_kernel_equals_interpreter(op: OpDef, dtype: str):
             assert "element type" in str(e)
             continue
         graph = b.returns(*results)
-        kernel = kernel_runner.Kernel(lower(graph))
+        kernel = nest_kernel(lower(graph))
         outputs = [np.full(v.type.concrete({}), 77).astype(v.type.dtype.numpy) for v in graph.outputs]
         try:
             expected = interpret(graph, operands)

@@ -1,8 +1,5 @@
 """Kernels of random fused graphs against the interpreter; all their loops are nests here, matrix products too."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,14 +10,10 @@ from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc.testing.bodies import assert_close
 from graphc.testing.random_graphs import graphs, random_inputs
 
-_spec = importlib.util.spec_from_file_location("kernel_runner", Path(__file__).with_name("kernel_runner.py"))
-kernel_runner = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(kernel_runner)
-
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(graphs(), st.integers(1, 20), st.integers(1, 16), st.sampled_from(["start", "end"]))
-def test_fused_kernels(graph, n, m, side):
+def test_fused_kernels(nest_kernel, graph, n, m, side):
     inputs = random_inputs(graph, {"n": n, "m": m})
     PassManager(resolve_passes(["canonicalize", "fuse"])).run(graph, PassContext())
     arrays = {}
@@ -29,7 +22,7 @@ def test_fused_kernels(graph, n, m, side):
     for node in graph.nodes:
         if node.op.name != "fusion":
             continue
-        kernel = kernel_runner.Kernel(lower(node["body"], node["kind"]))
+        kernel = nest_kernel(lower(node["body"], node["kind"]))
         outputs = [np.full_like(arrays[v], 77) for v in node.results]
         assert kernel([arrays[v] for v in node.operands], outputs, dims, pieces=2, side=side) == 0
         for y, v in zip(outputs, node.results, strict=True):

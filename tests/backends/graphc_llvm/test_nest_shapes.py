@@ -1,8 +1,5 @@
 """Kernels over the sizes that decide how they run: whole and partial vectors, blocks, chunks; static and dynamic; all targets."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,10 +8,6 @@ from graphc.ir.builder import Builder
 from graphc.ir.symbolic import symbol
 from graphc.ir.types import DTYPES, f32, i64
 from graphc.lowering.lower import lower
-
-_spec = importlib.util.spec_from_file_location("kernel_runner", Path(__file__).with_name("kernel_runner.py"))
-kernel_runner = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(kernel_runner)
 
 
 def add_relu(b, x, y):
@@ -99,18 +92,24 @@ CASES = {
 SIZES = [(1, 1, 1), (3, 5, 2), (4, 16, 7), (17, 33, 9), (40, 64, 16), (7, 130, 70), (129, 257, 65)]
 
 
-def check(make, kind, types, arrays, dims, target=None, pieces=1):
-    b = Builder()
-    values = [b.input(f"x{i}", d, s) for i, (d, s) in enumerate(types)]
-    results = make(b, *values)
-    graph = b.returns(*(results if isinstance(results, tuple) else (results,)))
-    kernel = kernel_runner.Kernel(lower(graph, kind), target)
-    outputs = [np.full(v.type.concrete(dims), 77).astype(v.type.dtype.numpy) for v in graph.outputs]
-    assert kernel(arrays, outputs, dims, pieces) == 0
-    for y, want in zip(outputs, interpret(graph, arrays), strict=True):
-        scale = float(np.max(np.abs(want[np.isfinite(want)]), initial=1.0))
-        np.testing.assert_allclose(y, want, rtol=2e-6, atol=2e-6 * scale * max(1, dims.get("k", 1)) ** 0.5)
-    return kernel
+@pytest.fixture
+def check(nest_kernel):
+    """Compares the kernel of a graph with the interpreter; gives the kernel."""
+
+    def check(make, kind, types, arrays, dims, target=None, pieces=1):
+        b = Builder()
+        values = [b.input(f"x{i}", d, s) for i, (d, s) in enumerate(types)]
+        results = make(b, *values)
+        graph = b.returns(*(results if isinstance(results, tuple) else (results,)))
+        kernel = nest_kernel(lower(graph, kind), target)
+        outputs = [np.full(v.type.concrete(dims), 77).astype(v.type.dtype.numpy) for v in graph.outputs]
+        assert kernel(arrays, outputs, dims, pieces) == 0
+        for y, want in zip(outputs, interpret(graph, arrays), strict=True):
+            scale = float(np.max(np.abs(want[np.isfinite(want)]), initial=1.0))
+            np.testing.assert_allclose(y, want, rtol=2e-6, atol=2e-6 * scale * max(1, dims.get("k", 1)) ** 0.5)
+        return kernel
+
+    return check
 
 
 def sizes_of(letters, size):
@@ -118,7 +117,7 @@ def sizes_of(letters, size):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_sizes(name, target):
+def test_sizes(check, name, target):
     make, kind, operands = CASES[name]
     rng = np.random.default_rng(1)
     for size in SIZES:
@@ -127,7 +126,7 @@ def test_sizes(name, target):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_dynamic_kernel_for_all_sizes(name):
+def test_one_dynamic_kernel_for_all_sizes(check, name):
     make, kind, operands = CASES[name]
     rng = np.random.default_rng(2)
     symbols = {c: symbol(c) for c in "mnk"}
@@ -139,7 +138,7 @@ def test_one_dynamic_kernel_for_all_sizes(name):
 
 @pytest.mark.parametrize("shape", [(1, 5, 7, 3), (2, 14, 14, 32), (1, 9, 17, 40), (1, 1, 1, 16)])
 @pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (7, 1)])
-def test_depthwise(shape, size, stride, target):
+def test_depthwise(check, shape, size, stride, target):
     rng = np.random.default_rng(3)
     x = rng.standard_normal(shape).astype(np.float32)
     w = rng.standard_normal((size, size, 1, shape[-1])).astype(np.float32)
@@ -147,14 +146,14 @@ def test_depthwise(shape, size, stride, target):
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 6, 3), (2, 15, 21, 32), (1, 8, 9, 40)])
-def test_max_pool(shape, target):
+def test_max_pool(check, shape, target):
     x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
     x[:, :3, :3] = -np.inf
     x[:, 3, 3, 0] = np.nan
     check(max_pool, "loop", [(f32, shape)], [x], {}, target, pieces=2)
 
 
-def test_dynamic_spatial_dims():
+def test_dynamic_spatial_dims(check):
     rng = np.random.default_rng(5)
     h, w = symbol("h"), symbol("w")
     k = rng.standard_normal((3, 3, 1, 24)).astype(np.float32)
@@ -165,7 +164,7 @@ def test_dynamic_spatial_dims():
 
 
 @pytest.mark.parametrize("columns", [1, 20])
-def test_data_dependent_rows(columns, target):
+def test_data_dependent_rows(check, columns, target):
     def rows(b, x, i):
         return b.op("gather", x, i, axis=0)
 
@@ -179,7 +178,7 @@ def test_data_dependent_rows(columns, target):
         assert kernel([x, indices], [np.zeros((5, columns), np.float32)]) == 2
 
 
-def test_dims_of_zero():
+def test_dims_of_zero(check):
     n, m = symbol("n", 0), symbol("m", 0)
     for make in (add_relu,):
         for size in [(0, 5), (5, 0), (0, 0), (2, 3)]:
@@ -194,14 +193,14 @@ def test_dims_of_zero():
 
 @pytest.mark.parametrize("dtype", ["bool", "i8", "f16", "f32", "i64", "f64"])
 @pytest.mark.parametrize("shape", [(3, 40, 70), (2, 33, 16), (1, 64, 129)])
-def test_transposes_in_registers(dtype, shape, target):
+def test_transposes_in_registers(check, dtype, shape, target):
     x = np.random.default_rng(7).integers(0, 2, shape).astype(DTYPES[dtype].numpy)
     values = [(DTYPES[dtype], shape)]
     check(lambda b, v: b.transpose(v, (0, 2, 1)), "loop", values, [x], {}, target, pieces=2)
     check(lambda b, v: b.transpose(v, (2, 0, 1)), "loop", values, [x], {}, target)
 
 
-def test_transposed_operand_of_a_fused_nest():
+def test_transposed_operand_of_a_fused_nest(check):
     def make(b, x, y):
         return b.op("add", b.transpose(x, (1, 0)), y)
 
@@ -214,18 +213,15 @@ def test_transposed_operand_of_a_fused_nest():
 
 @pytest.mark.parametrize("dtype", ["bool", "i8", "bf16", "f32", "f64"])
 @pytest.mark.parametrize("n", [2, 5, 16, 33, 100])
-def test_strided_and_reversed_lanes(dtype, n, target):
+def test_strided_and_reversed_lanes(check, dtype, n, target):
     x = np.random.default_rng(9).integers(0, 2, (3, n)).astype(DTYPES[dtype].numpy)
     for stride in (2, 3):
-        starts, limits = (0, 1), (3, n)
-        check(
-            lambda b, v, k=stride: b.op("slice", v, starts=starts, limits=limits, strides=(1, k)), "loop",
-            [(DTYPES[dtype], x.shape)], [x], {}, target,
-        )  # fmt: skip
+        bounds = {"starts": (0, 1), "limits": (3, n), "strides": (1, stride)}
+        check(lambda b, v, a=bounds: b.op("slice", v, **a), "loop", [(DTYPES[dtype], x.shape)], [x], {}, target)
     check(lambda b, v: b.op("reverse", v, axes=(1,)), "loop", [(DTYPES[dtype], x.shape)], [x], {}, target)
 
 
-def test_pools_along_rows(target):
+def test_pools_along_rows(check, target):
     def pool(b, x):
         return b.ops("window_max", x, axes=(2, 3), window=(3, 3), strides=(2, 2), padding=(1,) * 4, dilation=(1, 1))
 

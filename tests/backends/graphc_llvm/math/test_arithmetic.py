@@ -165,7 +165,9 @@ def test_the_table_has_every_elementwise_operator() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("exp", "i32"), ("shift_left", "f32"), ("add", "bool"), ("softmax", "f32")])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("exp", "i32"), ("shift_left", "f32"), ("add", "bool"), ("softmax", "f32")]
+)
 def test_unknown_operations_are_refused(name: str, dtype: str) -> None:
     assert not supports(name, dtype)
     with pytest.raises(ValueError, match=f"{name}.*{dtype}"):

@@ -12,7 +12,12 @@ from graphc_llvm.target import Target
 
 Machine = tuple[Target, int]
 INTEGERS = {f"{kind}{bits}": np.dtype(f"{kind}{bits // 8}") for kind in "iu" for bits in (8, 16, 32, 64)}
-FLOATS = {"f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16), "f32": np.dtype("f4"), "f64": np.dtype("f8")}
+FLOATS = {
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f32": np.dtype("f4"),
+    "f64": np.dtype("f8"),
+}
 DTYPES = {**INTEGERS, **FLOATS, "bool": np.dtype(np.bool_)}
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
