@@ -75,11 +75,15 @@ class ArtifactError(GraphcError):
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """One node that can't be taken: its operator, the layer of the user's model, and the reason."""
+    """One node that can't be taken: its operator, the layer of the user's model, and the reason.
+
+    origin: all layers that the node stands for, where it was fused of several.
+    """
 
     op: str
     layer: str
     reason: str
+    origin: tuple[str, ...] = ()
 
 
 class UnsupportedOpError(GraphcError):

@@ -1,7 +1,7 @@
 """The structures that native code and Python share: each one list of fields, giving LLVM's form and that of ctypes.
 
-- `main` and `prepare`, the entries of a program, are `i32 entry(ptr context)`: 0, or a status (`Status`) that stands in
-  the context's error record too.
+- `main` and `prepare`, the entries of a program, are `i32 entry(ptr context)`: 0, or a `graphc.lowering.status.Status` that stands in the
+  context's error record too.
 - A kernel is `i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)`: it does the part [begin, end) of
   its range, reads its arrays' addresses from `pointers` and symbolic sizes (i64) from `dims`, has `scratch` to itself
   while it runs, and returns 0 or a status.
@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import ctypes
-import enum
 
 import llvmlite.ir as ir
 
@@ -20,15 +19,6 @@ _CTYPES = {PTR: ctypes.c_void_p, I64: ctypes.c_int64, I32: ctypes.c_int32}
 
 KERNEL_TYPE = ir.FunctionType(I32, [PTR, PTR, PTR, I64, I64])
 ENTRY_TYPE = ir.FunctionType(I32, [PTR])
-
-
-class Status(enum.IntEnum):
-    """What native code returns; anything but OK makes the call raise."""
-
-    OK = 0
-    INTEGER_DIVISION = 1  # by zero, or the smallest integer by -1
-    BAD_INDEX = 2
-    NO_ELEMENTS = 3  # to take the largest or smallest of
 
 
 class Layout:

@@ -16,8 +16,9 @@ from functools import lru_cache
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, Symbol, ceildiv, free_symbols, minimum, nonnegative, product
-from graphc.lowering.loop_body import Apply, Axis, Body, Load, LoopBody, Reduce, TileBody
+from graphc.ir.symbolic import Dim, minimum, nonnegative, product
+from graphc.lowering.facts import dimensions, scratch_sizes
+from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, TileBody
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.emit import I32, I64, PTR, for_range, i32, i64, load, local, offset
 from graphc_llvm.flat_body import FlatBody, FlatLoad, FlatStore, flatten
@@ -27,8 +28,6 @@ from graphc_llvm.memory import Memory
 from graphc_llvm.points import Points
 from graphc_llvm.schedule import Schedule, schedule
 from graphc_llvm.target import Target
-
-SCRATCH_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ def kernel_info(body: Body, target: Target) -> KernelInfo:
 
 def kernel_symbol(body: Body) -> str:
     """The name of the kernel's function: equal for bodies of equal text and equal ranges of their symbols."""
-    ranges = ";".join(f"{s.name}:{s.low}:{s.high}" for s in _dimensions(body))
+    ranges = ";".join(f"{s.name}:{s.low}:{s.high}" for s in dimensions(body))
     return "kernel_" + hashlib.sha256(f"{body.key()} {ranges}".encode()).hexdigest()[:32]
 
 
 def dimension_symbols(body: Body) -> tuple[str, ...]:
     """The names of the symbols that the kernel reads from `dims`, sorted."""
-    return tuple(s.name for s in _dimensions(body))
+    return tuple(s.name for s in dimensions(body))
 
 
 def work_items(body: Body, target: Target) -> Dim:
@@ -80,7 +79,7 @@ def _planned(body: LoopBody, target: Target, whole: bool = False) -> tuple[FlatB
 
 def scratch_bytes(body: Body) -> Dim:
     """Bytes of scratch that each thread needs."""
-    return sum(_scratch_sizes(body), 0)
+    return sum(scratch_sizes(body), 0)
 
 
 def flops(body: Body) -> Dim:
@@ -150,7 +149,7 @@ class _Kernel:
             self.buffers[buffer.name] = Placed(address, 0)
         at: Dim = 0
         kept = [x for x in body.buffers if x.access == "scratch"]
-        for buffer, size in zip(kept, _scratch_sizes(body), strict=True):
+        for buffer, size in zip(kept, scratch_sizes(body), strict=True):
             self.buffers[buffer.name] = Placed(offset(b, scratch, ix.scalar(at)), 0)
             at = at + size
 
@@ -216,36 +215,3 @@ class _Kernel:
                 indices.insert(0, b.urem(rest, size))
                 rest = b.udiv(rest, size)
             yield [rest, *indices] if sizes else []
-
-
-def _scratch_sizes(body: Body) -> list[Dim]:
-    sizes = [b.type.bytes for b in body.buffers if b.access == "scratch"]
-    return [ceildiv(size, SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT for size in sizes]
-
-
-def _dimensions(body: Body) -> list[Symbol]:
-    """The dimension symbols of a body, sorted by name: all but its axes and its values."""
-    loops = body.loops if isinstance(body, TileBody) else (body,)
-    axes: list[Axis] = [*body.axes, *(a for loop in loops for a in loop.axes)]
-    known = {a.name for a in axes}
-    found: dict[str, Symbol] = {}
-    expressions: list[Dim] = [d for b in body.buffers for d in b.type.shape] + [a.extent for a in axes]
-    for loop in loops:
-        values = {s.value for s in loop.statements if hasattr(s, "value")}
-        for s in loop.statements:
-            for e in _statement_expressions(s):
-                expressions += [e] if not isinstance(e, int) else []
-        known |= values
-    for e in expressions:
-        for s in free_symbols(e):
-            if s.name not in known:
-                found[s.name] = s
-    return [found[name] for name in sorted(found)]
-
-
-def _statement_expressions(s: object) -> list[Dim]:
-    found = list(getattr(s, "index", ())) + ([s.expression] if hasattr(s, "expression") else [])
-    for r in getattr(s, "predicate", ()):
-        found += [r.expression, r.low, r.high]
-    return found
-

@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 from graphc.ir.symbolic import Dim, nonnegative, substitute
 from graphc.ir.types import DType, bool_, f32
 from graphc.lowering.loop_body import Apply, Index, Operand, Predicate, Range, Reduce
-from graphc_llvm.abi import Status
+from graphc.lowering.status import Status
 from graphc_llvm.emit import I32, binary, constant, i32, i64, reduce_vector, splat
 from graphc_llvm.flat_body import Checked, FlatAccess, FlatBody, FlatLoad, FlatStore, values_in
 from graphc_llvm.index import Indexer, Placed

@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Dim, Expr, evaluate
 from graphc.ir.tensor_data import TensorData
 from graphc.lowering.program import KernelStep, LoopStep, Program, Step
-from graphc_llvm.abi import Status
+from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
 from graphc_llvm.instance import Frame, Instance, aligned_bytes
 from graphc_llvm.jit import Library, load_objects
@@ -33,12 +33,6 @@ KEPT_SHAPES = 1024
 
 SHORT_RUN = 50e-6
 """Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
-
-_MEANING = {
-    Status.INTEGER_DIVISION: "an integer division by zero, or of the smallest integer by -1",
-    Status.BAD_INDEX: "an index out of bounds",
-    Status.NO_ELEMENTS: "an extreme of no elements",
-}
 
 
 @dataclass(frozen=True)
@@ -116,8 +110,8 @@ class Runner:
             for x in inputs:
                 if type(x) is not ndarray or not x.flags.aligned:
                     return None
-            outputs = tuple([empty(shape, dtype) for shape, dtype in made])
             frame = take()
+            outputs = tuple([empty(shape, dtype) for shape, dtype in made])
             status = call(frame.context.address, inputs, outputs)
             if status > 0:
                 self.fail(status, frame)
@@ -129,11 +123,11 @@ class Runner:
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
         """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
         instance, entry = self.static if self.static is not None else self.instance(dims or {})
-        outputs = tuple(
-            [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
-        )
         frame = instance.take_frame()
         try:
+            outputs = tuple(
+                [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+            )
             self.call(entry, frame, inputs, outputs)
         finally:
             instance.give_frame(frame)
@@ -153,7 +147,7 @@ class Runner:
         step = self.program.steps[frame.context.structure.error_step]
         origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
         name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
-        raise NumericError(f"{name} met {_MEANING[Status(status)]}", layer=origin)
+        raise NumericError(f"{name} met {MEANING[Status(status)]}", layer=origin)
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> list[float]:
         """Seconds of each step of one run."""

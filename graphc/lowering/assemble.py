@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from graphc.errors import Unsupported, UnsupportedOpError
@@ -54,8 +54,8 @@ class Assembly(Generic[K]):
 def assemble(graph: Graph, prepared: int, make_kernel: Callable[[Node], K], backend: str) -> Assembly[K]:
     """The program of a fused graph, whose last `prepared` inputs are constants made by `prepare`.
 
-    `make_kernel`: the kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none.
-    Raises UnsupportedOpError, in the name of `backend`, with every node that has no kernel.
+    `make_kernel`: the kernel of a node of the fused graph; raises UnsupportedOpError with the reason where there is none;
+    a reason without a layer gets the node's. Raises UnsupportedOpError, in the name of `backend`, with every such node.
     """
     return _Assembler(graph, prepared, make_kernel, backend).run()
 
@@ -131,7 +131,8 @@ class _Assembler(Generic[K]):
                 try:
                     kernel = self.make_kernel(node)
                 except UnsupportedOpError as e:
-                    self.problems += e.unsupported
+                    layers = ", ".join(node.origin) or f"%{node.results[0].name}"
+                    self.problems += [replace(u, layer=u.layer or layers, origin=node.origin) for u in e.unsupported]
                     for value in node.results:
                         self.places.setdefault(value, Location(self.arena))
                     continue
