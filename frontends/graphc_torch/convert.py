@@ -272,4 +272,4 @@ def _layer(node: fx.Node) -> str:
 
 def _reason(node: fx.Node) -> str:
     name = _operator_name(node)
-    return REFUSED.get(name) or REFUSED.get(name.partition(".")[0]) or "there is no conversion for this operator"
+    return REFUSED.get(name) or REFUSED.get(name.rpartition(".")[0]) or "there is no conversion for this operator"

@@ -74,8 +74,12 @@ def _recurrent(kind: str, activation: str = "tanh") -> Converter:
 
 
 CONVERTERS: Mapping[str, Converter] = {
-    "lstm.input": _recurrent("lstm"),
-    "gru.input": _recurrent("gru"),
-    "rnn_tanh.input": _recurrent("rnn"),
-    "rnn_relu.input": _recurrent("rnn", "relu"),
+    name: convert
+    for kind, convert in (
+        ("lstm", _recurrent("lstm")),
+        ("gru", _recurrent("gru")),
+        ("rnn_tanh", _recurrent("rnn")),
+        ("rnn_relu", _recurrent("rnn", "relu")),
+    )
+    for name in (f"{kind}.input", f"graphc.{kind}")
 }

@@ -63,7 +63,7 @@ REFUSED: Mapping[str, str] = {
 
 def find_converter(name: str) -> Converter | None:
     """The converter of an operator "name.overload", if there is one."""
-    return CONVERTERS.get(name) or CONVERTERS.get(name.partition(".")[0])
+    return CONVERTERS.get(name) or CONVERTERS.get(name.rpartition(".")[0])
 
 
 def takes(op: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.export import ExportedProgram
 
 from graphc.errors import ModelError
 from graphc_torch.converters import takes
+from graphc_torch.recurrent_ops import KeepRecurrent
 from graphc_torch.symbols import given_symbol
 
 Dynamic = Mapping[str, Mapping[int, Any]]
@@ -36,7 +39,8 @@ def exported_program(
     for op in [op for op in table if takes(op)]:
         table.pop(op)
     try:
-        return program.run_decompositions(table)
+        with _quiet():
+            return program.run_decompositions(table)
     except Exception as error:  # torch runs the model's operators, and custom ones may raise anything
         raise ModelError("torch can't decompose the program", seen=_said(error)) from error
 
@@ -68,13 +72,23 @@ def _export(
     args, kwargs = _rebound(bound, examples)
     shapes = _arranged(bound, {name: dims.get(name) for name in given})
     try:
-        with torch.no_grad():
+        with torch.no_grad(), KeepRecurrent(), _quiet():
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dims else None, strict=False)
     except Exception as error:  # the model's own code runs here, and may raise anything
         raise ModelError(
             "torch.export can't take the model", layer=type(model).__name__, seen=_said(error),
             hint="run torch.export.export on it to see where" if not dims else "are all dims of dynamic= free?",
         ) from error  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings of its own code and of what its modules do, which no user can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The tensor attributes? .*_flat_weights")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg|torch")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="copyreg|torch")
+        yield
 
 
 def _said(error: Exception) -> str:
