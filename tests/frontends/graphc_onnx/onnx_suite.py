@@ -1,14 +1,15 @@
 """ONNX's own test suite on graphc: how a case ends, and the list of cases that pass.
 
-    python tests/frontends/graphc_onnx/onnx_suite.py        adds what passes now to the list
+    python tests/frontends/graphc_onnx/onnx_suite.py [backend ...]        adds what passes now to the lists
 
-The list only grows: a case that is in it and doesn't pass any more is a fault, and stays.
+A list only grows: a case that is in it and doesn't pass any more is a fault, and stays.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import unittest
 import warnings
@@ -21,8 +22,7 @@ from onnx.backend.test import BackendTest
 from graphc.errors import ModelError, UnsupportedOpError
 from graphc_onnx import OnnxBackend
 
-BACKEND = "reference"
-PASSING = Path(__file__).parent / f"passing_{BACKEND}.txt"
+BACKENDS = ("reference", "llvm")
 
 # Cases whose expected numbers show nothing but the rounding of whoever computed them.
 UNDETERMINED = {
@@ -33,16 +33,19 @@ UNDETERMINED = {
 }
 
 
-class TestedBackend(OnnxBackend):
-    backend = BACKEND
+class _Reference(OnnxBackend):
+    backend = "reference"
+
+
+_TESTED = {"reference": _Reference, "llvm": OnnxBackend}
 
 
 @cache
-def cases() -> dict[str, Callable[[], None]]:
+def cases(backend: str) -> dict[str, Callable[[], None]]:
     """Every case for CPUs, by name: a function that raises where it doesn't pass."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the suite's own, of NumPy functions that it calls
-        classes = BackendTest(TestedBackend, __name__).test_cases.values()
+        classes = BackendTest(_TESTED[backend], __name__).test_cases.values()
     found = {}
     for test_case in classes:
         for name in dir(test_case):
@@ -51,44 +54,51 @@ def cases() -> dict[str, Callable[[], None]]:
     return dict(sorted(found.items()))
 
 
-def passing() -> list[str]:
+def list_of(backend: str) -> Path:
+    """The file with the names of the cases that pass."""
+    return Path(__file__).parent / f"passing_{backend}.txt"
+
+
+def passing(backend: str) -> list[str]:
     """The names in the list."""
-    return PASSING.read_text().split() if PASSING.exists() else []
+    return list_of(backend).read_text().split() if list_of(backend).exists() else []
 
 
-def passes(name: str) -> bool:
+def passes(backend: str, name: str) -> bool:
     """Whether a case passes; False where graphc refuses it. What else goes wrong is raised."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.environ["ONNX_HOME"] = folder  # the suite keeps inputs and outputs of models there
         try:
-            cases()[name]()
+            cases(backend)[name]()
         except (UnsupportedOpError, ModelError, unittest.SkipTest):
             return False
     return True
 
 
-def _outcome(name: str) -> str:
+def _outcome(backend: str, name: str) -> str:
     try:
-        return "passes" if passes(name) else "refused"
+        return "passes" if passes(backend, name) else "refused"
     except Exception as error:  # noqa: BLE001  whatever a case does, the others are tried too
         return f"{type(error).__name__}: {error}"[:300]
 
 
-def main() -> None:
+def update(backend: str) -> None:
     """Runs every case and adds to the list those that pass."""
+    names = list(cases(backend))
     with multiprocessing.Pool() as pool:
-        outcomes = dict(zip(cases(), pool.map(_outcome, cases(), chunksize=16), strict=True))
-    listed = set(passing())
+        outcomes = dict(zip(names, pool.starmap(_outcome, [(backend, n) for n in names], chunksize=16), strict=True))
+    listed = set(passing(backend))
     found = {name for name, outcome in outcomes.items() if outcome == "passes"}
     for name, outcome in outcomes.items():
         if outcome not in ("passes", "refused"):
             print(f"{name}: {outcome}")
     for name in sorted(listed - found):
         print(f"{name}: in the list, but {outcomes.get(name, 'unknown')}")
-    PASSING.write_text("\n".join(sorted(listed | found)) + "\n")
-    print(f"{len(found)} of {len(outcomes)} pass, {len(found - listed)} of them new")
+    list_of(backend).write_text("\n".join(sorted(listed | found)) + "\n")
+    print(f"{backend}: {len(found)} of {len(outcomes)} pass, {len(found - listed)} of them new")
 
 
 if __name__ == "__main__":
-    main()
+    for given in sys.argv[1:] or BACKENDS:
+        update(given)

@@ -12,14 +12,16 @@ assert _spec is not None and _spec.loader is not None
 onnx_suite = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(onnx_suite)
 
-LISTED = frozenset(onnx_suite.passing())
+LISTED = {backend: frozenset(onnx_suite.passing(backend)) for backend in onnx_suite.BACKENDS}
 
 
-@pytest.mark.parametrize("name", onnx_suite.cases())
-def test_case(name: str) -> None:
-    assert onnx_suite.passes(name) or name not in LISTED
+@pytest.mark.parametrize("backend", onnx_suite.BACKENDS)
+@pytest.mark.parametrize("name", onnx_suite.cases("reference"))
+def test_case(backend: str, name: str) -> None:
+    assert onnx_suite.passes(backend, name) or name not in LISTED[backend]
 
 
-def test_the_list_names_cases_of_the_suite() -> None:
-    assert set(onnx_suite.cases()) >= LISTED
-    assert len(LISTED) >= 1200
+@pytest.mark.parametrize("backend", onnx_suite.BACKENDS)
+def test_the_list_names_cases_of_the_suite(backend: str) -> None:
+    assert set(onnx_suite.cases(backend)) >= LISTED[backend]
+    assert len(LISTED[backend]) >= 1200
