@@ -1,4 +1,4 @@
-"""Writes docs/operators.md from the operators' declarations.
+"""Writes docs/operators.md from the operators' declarations, and docs/onnx-operators.md from the ONNX frontend's table.
 
     python tools/write_operator_docs.py
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 from graphc.ir.opdef import REQUIRED, NotDifferentiable, OpDef
 from graphc.ops import FAMILIES
+from graphc_onnx.converters import CONVERTERS
 
-TARGET = Path(__file__).parents[1] / "docs" / "operators.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 HEAD = """# Operators
 
@@ -20,8 +21,31 @@ is decomposed for backends that don't take it whole. Operands with `?` may be le
 """
 
 
-def document() -> str:
-    """The whole page."""
+ONNX_HEAD = """# ONNX operators
+
+Those that `graphc_onnx` converts, by domain; made by `tools/write_operator_docs.py`. A form of one of them that isn't taken (an
+element type, a shape that depends on data) is told with the layer and the reason, like any operator that isn't here.
+"""
+
+
+def documents() -> dict[Path, str]:
+    """The pages and their contents."""
+    return {DOCS / "operators.md": operators(), DOCS / "onnx-operators.md": onnx_operators()}
+
+
+def onnx_operators() -> str:
+    """The page of ONNX's operators."""
+    by_domain: dict[str, list[str]] = {}
+    for domain, name in CONVERTERS:
+        by_domain.setdefault(domain, []).append(name)
+    parts = [ONNX_HEAD]
+    for domain, names in sorted(by_domain.items()):
+        parts.append(f"## {domain or 'ai.onnx'}\n\n{', '.join(sorted(names))}\n")
+    return "\n".join(parts)
+
+
+def operators() -> str:
+    """The page of graphc's operators."""
     parts = [HEAD]
     for family in FAMILIES:
         name = family.__name__.rpartition(".")[2]
@@ -52,4 +76,5 @@ def _default(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(document(), encoding="utf-8")
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
