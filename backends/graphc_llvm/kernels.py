@@ -11,12 +11,12 @@ from importlib import resources
 
 import llvmlite.binding as llvm
 
-from graphc.cones import specialize
 from graphc.errors import Unsupported, UnsupportedOpError
-from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols, substitute, symbol
+from graphc.ir.graph import Node
+from graphc.ir.symbolic import Dim, substitute
 from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
+from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import kernel_name, nonempty
 from graphc_llvm import contraction, gemm, nest, sorting
 from graphc_llvm.cache import Cache
@@ -63,15 +63,12 @@ class KernelMaker:
         if node.op.name != "fusion":
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
-        # Under names of our own, so that equal loops are equal kernels whatever a model calls its dimensions.
-        symbols = {f"n{i}": s for i, s in enumerate(ordered_symbols(node))}
-        own = {n: symbol(n, s.low, s.high) for n, s in symbols.items()}
-        graph = specialize(node["body"], {s.name: own[n] for n, s in symbols.items()}) if own else node["body"]
+        graph, own, given = with_own_names(node)
         body = lower(graph, node["kind"], kernel_name(graph))
         key = self.key(nest.kernel_symbol(body))  # the text, and the ranges of its symbols
         if key not in self.made:
             self.made[key] = self.emit(body, key, own)
-        return _at({n: symbol(s.name, s.low, s.high) for n, s in symbols.items()}, self.made[key])
+        return _at(given, self.made[key])
 
     def sort(self, node: Node) -> Kernel:
         """One kernel serves all shapes of a dtype."""
@@ -105,20 +102,6 @@ class KernelMaker:
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
         return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
-
-
-def ordered_symbols(node: Node) -> list[Symbol]:
-    """The symbols of a fusion in an order that doesn't depend on their names: as its operands and nodes mention them."""
-    graph: Graph = node["body"]
-    shapes = [v.type.shape for v in graph.inputs]
-    for inner in graph.nodes:
-        shapes += [v.type.shape for v in inner.results]
-        shapes += [a for a in inner.attributes.values() if isinstance(a, tuple)]
-        shapes += [(a,) for a in inner.attributes.values() if isinstance(a, Expr)]
-    found: dict[Symbol, None] = {}
-    for d in (d for shape in shapes for d in shape if isinstance(d, Expr)):
-        found.update(dict.fromkeys(sorted(free_symbols(d), key=lambda s: (s.low, str(s.high), s.name))))
-    return list(found)
 
 
 def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:

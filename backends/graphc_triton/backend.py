@@ -66,7 +66,7 @@ class TritonBackend:
         if target != INTERPRETER:
             from graphc_triton.compile import compile_kernels
 
-            cubins = compile_kernels(list(kernels.values()), target)
+            cubins = compile_kernels(list(kernels.values()), target, options.numerics == "strict")
         codes = [Code(s.program, tuple(s.kernels), tuple(s.constants)) for s in planned]
         return TritonSegment(graph, codes[1], codes[0], tuple(weights), cubins, target, stages)
 

@@ -28,12 +28,12 @@ class Cubin:
     ttgir: str
 
 
-def compile_kernels(kernels: Sequence[TritonKernel], target: str) -> dict[str, tuple[Cubin, ...]]:
+def compile_kernels(kernels: Sequence[TritonKernel], target: str, strict: bool = False) -> dict[str, tuple[Cubin, ...]]:
     """The cubins of each kernel's functions, by the kernel's key. Triton's own cache keeps them."""
-    return {k.key: tuple(compile_function(k, f, target) for f in k.functions) for k in kernels}
+    return {k.key: tuple(compile_function(k, f, target, strict) for f in k.functions) for k in kernels}
 
 
-def compile_function(kernel: TritonKernel, function: Function, target: str) -> Cubin:
+def compile_function(kernel: TritonKernel, function: Function, target: str, strict: bool = False) -> Cubin:
     """The cubin of one function of a kernel. Raises GraphcError where a block needs more than the target has."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -49,7 +49,7 @@ def compile_function(kernel: TritonKernel, function: Function, target: str) -> C
         if a.type.startswith("*")
     }
     source = ASTSource(fn=jitted, signature=signature, constexprs=constants, attrs=aligned)
-    options = {"num_warps": function.warps, "num_stages": function.stages}
+    options = {"num_warps": function.warps, "num_stages": function.stages, "enable_fp_fusion": not strict}
     made = triton.compile(source, target=GPUTarget("cuda", int(target.removeprefix("sm_")), 32), options=options)
     shared = made.metadata.shared
     if shared > SHARED_MEMORY[target]:

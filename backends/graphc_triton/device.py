@@ -59,16 +59,17 @@ def row_prod(x, axis: tl.constexpr):
 
 
 @triton.jit
-def extreme_at(best, at, axis: tl.constexpr, largest: tl.constexpr):
-    """Where along an axis, which is kept, the first extreme lies, of candidates `best` at positions `at` (-1: none)."""
-    if best.dtype.is_floating():
-        nan = (best != best) & (at >= 0)
-        some_nan = tl.max(nan.to(tl.int32), axis, keep_dims=True) > 0
-    else:
-        nan = best != best
-        some_nan = tl.max(nan.to(tl.int32), axis, keep_dims=True) > 0
-    top = row_max(tl.where(nan, 0, best), axis) if largest else row_min(tl.where(nan, 0, best), axis)
-    chosen = tl.where(some_nan, nan, (best == top) & (at >= 0))
+def extreme_at(best, at, axis: tl.constexpr, largest: tl.constexpr, worst: tl.constexpr):
+    """Where along an axis, which is kept, the first extreme lies, of candidates `best` at positions `at` (-1: none).
+
+    A NaN is extreme; nothing is worse than `worst`.
+    """
+    exists = at >= 0
+    nan = exists & (best != best)
+    some_nan = tl.max(nan.to(tl.int32), axis, keep_dims=True) > 0
+    number = tl.where(exists & (best == best), best, worst)
+    top = tl.max(number, axis, keep_dims=True) if largest else tl.min(number, axis, keep_dims=True)
+    chosen = tl.where(some_nan, nan, exists & (best == top))
     last = 9223372036854775807
     first = tl.min(tl.where(chosen, at, last), axis, keep_dims=True)
     return tl.where(first == last, -1, first)

@@ -16,11 +16,10 @@ import numpy as np
 
 from graphc.errors import GraphcError, NumericError
 from graphc.lowering.program import KernelStep, Program
+from graphc.lowering.status import MEANING, Status
 from graphc_triton.kernels import TritonKernel
 from graphc_triton.modules import load_module
 from graphc_triton.plan import Copy, Launch, Place, make_plan
-
-MEANING = {1: "an integer division by zero, or of the smallest integer by -1", 2: "an index out of bounds"}
 
 
 class Pointer:
@@ -115,7 +114,7 @@ def status_error(program: Program, step: int, code: int) -> NumericError:
     """What a kernel's status means, with the layer."""
     at = program.steps[step]
     assert isinstance(at, KernelStep)
-    return NumericError(f"{at.name} met {MEANING[code]}", layer=", ".join(at.origin))
+    return NumericError(f"{at.name} met {MEANING[Status(code)]}", layer=", ".join(at.origin))
 
 
 def _copy(memory: Sequence[np.ndarray], item: Copy) -> None:

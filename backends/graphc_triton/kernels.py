@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Node
-from graphc.ir.symbolic import Dim, Symbol, symbol
+from graphc.ir.symbolic import Dim, substitute, symbol
 from graphc.lowering.contraction import find_contraction
-from graphc.lowering.loop_body import Body, LoopBody, Reduce, Store, TileBody
+from graphc.lowering.facts import dimensions
+from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, Store, TileBody
 from graphc.lowering.lower import lower
+from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import flops, kernel_name, nonempty
 from graphc_triton import matmul, pointwise, rows
 from graphc_triton.function import Function
@@ -37,7 +39,8 @@ from graphc_triton import device
 class TritonKernel:
     """Source of the functions that one node runs, in order; see `program.KernelStep`.
 
-    key: stands for the code (body, numerics, and the code generator itself); loops: the text of the lowered body.
+    key: stands for the code (body, numerics, and the code generator itself); loops: the text of the lowered body; own: what
+    its dims are called in it.
     """
 
     key: str
@@ -45,6 +48,7 @@ class TritonKernel:
     name: str
     functions: tuple[Function, ...]
     loops: str
+    own: tuple[str, ...]
     dims: tuple[Dim, ...]
     flops: Dim
     bytes: Dim
@@ -77,27 +81,29 @@ class KernelMaker:
         if node.op.name != "fusion":
             raise UnsupportedOpError(WHO, [Unsupported(node.op.name, _layer(node), "it can be part of no fused loop")])
         try:
-            body = lower(node["body"], node["kind"], kernel_name(node["body"]))
-            dims = {s.name: symbol(s.name, s.low, s.high) for s in _symbols(node)}
-            key = self.key(f"{body.key()} {sorted(map(repr, _symbols(node)))}")
+            graph, _, given = with_own_names(node)
+            body = lower(graph, node["kind"])
+            key = self.key(f"{body.key()} {sorted(map(repr, dimensions(body)))}")
             if key not in self.made:
-                self.made[key] = self.make(body, key, tuple(dims[n] for n in sorted(dims)))
+                self.made[key] = self.make(body, key)
         except UnsupportedOpError as e:
             # The layer is known here, not where the reason was found.
             raise UnsupportedOpError(WHO, [replace(u, layer=_layer(node)) for u in e.unsupported]) from None
-        return self.made[key]
+        return _at(given, replace(self.made[key], name=kernel_name(node["body"])))
 
     def key(self, text: str) -> str:
         """What stands for the code that this compilation makes of `text`."""
         return hashlib.sha256(f"{text} {self.numerics} {sources_digest()}".encode()).hexdigest()
 
-    def make(self, body: Body, key: str, dims: tuple[Dim, ...]) -> TritonKernel:
+    def make(self, body: Body, key: str) -> TritonKernel:
         """The kernel of a body."""
+        body = replace(body, name=function_name(body))
         functions = write(body, self.numerics == "strict")
         moved = sum((b.type.bytes for b in body.buffers if b.access != "scratch"), 0)
-        return TritonKernel(
-            key, functions[0].name, body.name, functions, str(body), dims, flops(body), moved, nonempty(body)
-        )
+        own = tuple(s.name for s in dimensions(body))
+        dims = tuple(symbol(s.name, s.low, s.high) for s in dimensions(body))
+        name = functions[0].name
+        return TritonKernel(key, name, name, functions, str(body), own, dims, flops(body), moved, nonempty(body))
 
 
 def write(body: Body, strict: bool) -> tuple[Function, ...]:
@@ -105,8 +111,8 @@ def write(body: Body, strict: bool) -> tuple[Function, ...]:
     problems = [Unsupported(body.name, "", reason) for reason in reasons(body)]
     if problems:
         raise UnsupportedOpError(WHO, problems)
-    name = "".join(c if c.isalnum() else "_" for c in body.name)
-    if isinstance(body, TileBody) and not body.axes:
+    name = body.name
+    if isinstance(body, TileBody) and not body.axes and all(b.access != "scratch" for b in body.buffers):
         # Nests that share nothing but the result: a kernel each.
         parts = [replace(loop, buffers=body.buffers) for loop in body.loops]
         return tuple(_nest(loop, f"{name}_{n}" if len(parts) > 1 else name, strict) for n, loop in enumerate(parts))
@@ -138,11 +144,8 @@ def reasons(body: Body) -> list[str]:
             for s in nest.statements
             if isinstance(s, Store) and s.combine != "set" and not nest.sequential
         ]
-        if isinstance(body, TileBody) and body.axes and _mixes(nest):
+        if isinstance(body, TileBody) and _mixes(nest):
             found.append("a nest of the tile has parallel and reduction axes of its own")
-    if isinstance(body, TileBody) and not body.axes and any(b.access == "scratch" for b in body.buffers):
-        if any(isinstance(s, Reduce) for nest in nests for s in nest.statements):
-            found.append("a whole tensor is reduced, and read again, in one tile")
     return list(dict.fromkeys(found))
 
 
@@ -150,13 +153,35 @@ def _mixes(nest: LoopBody) -> bool:
     return bool(nest.axes_of("parallel")) and bool(nest.axes_of("reduction"))
 
 
+def function_name(body: Body) -> str:
+    """What a body does, told from its statements alone: equal bodies are equal code, whatever graphs they came from."""
+    nests = (body,) if isinstance(body, LoopBody) else body.loops
+    found: dict[str, None] = {}
+    statements = [s for nest in nests for s in nest.statements]
+    contraction = find_contraction(body) if isinstance(body, LoopBody) else None
+    if contraction is not None:
+        guarded = any(isinstance(s, Load) and s.predicate for s in contraction.prologue)
+        found["conv" if guarded else "matmul"] = None
+        statements = list(contraction.epilogue)
+    for s in statements:
+        if isinstance(s, Load) and s.checked:
+            found["gather"] = None
+        elif isinstance(s, Reduce):
+            found[s.kind if s.kind.startswith("arg") else f"reduce_{s.kind}"] = None
+        elif isinstance(s, Apply) and s.op != "cast":
+            found[s.op] = None
+    return "_".join(list(found)[:6] or ["copy"]) + "_kernel"
+
+
 def _layer(node: Node) -> str:
     return ", ".join(node.origin) or f"%{node.results[0].name}"
 
 
-def _symbols(node: Node) -> list[Symbol]:
-    found = {s for v in node.operands for s in v.type.symbols()} | node.symbols()
-    return sorted(found, key=lambda s: s.name)
+def _at(symbols: Mapping[str, Dim], kernel: TritonKernel) -> TritonKernel:
+    """A kernel whose sizes are told in a model's own symbols."""
+    dims, nonempty = (tuple(substitute(d, symbols) for d in x) for x in (kernel.dims, kernel.nonempty))
+    flops, moved = substitute(kernel.flops, symbols), substitute(kernel.bytes, symbols)
+    return replace(kernel, dims=dims, nonempty=nonempty, flops=flops, bytes=moved)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ class Term:
         return self.text if self.level <= level else f"({self.text})"
 
 
-LEVELS = {"-x": 1, "*": 2, "/": 2, "%": 2, "+": 3, "-": 3, "&": 4, "^": 5, "|": 6}
+LEVELS = {"-x": 1, "*": 2, "/": 2, "//": 2, "%": 2, "+": 3, "-": 3, "&": 4, "^": 5, "|": 6}
 LOOSEST = 7
 
 
@@ -78,6 +78,12 @@ def _format(text: str, level: int = 0) -> Emit:
     return lambda s, x, strict: Term(text.format(*(t.inner() for t in x)), level)
 
 
+def _sign(s: Apply, x: Sequence[Term], strict: bool) -> Term:
+    if s.dtype.kind == "uint":
+        return Term(f"({x[0].inner()} != 0).to({TYPES[s.dtype.name]})")
+    return Term(f"device.sign({x[0].text})")
+
+
 def _bitwise_not(s: Apply, x: Sequence[Term], strict: bool) -> Term:
     return Term(f"{x[0].inner()} == 0", LOOSEST) if s.dtype.is_bool else Term(f"~{x[0].inner()}", 1)
 
@@ -113,7 +119,7 @@ COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": "
 TABLE: dict[str, Emit] = {
     "neg": _format("-{0}", 1),
     "abs": _call("tl.abs"),
-    "sign": _call("device.sign"),
+    "sign": _sign,
     "floor": _by_kind(_call("tl.floor"), _format("{0}")),
     "ceil": _by_kind(_call("tl.ceil"), _format("{0}")),
     "round": _by_kind(_call("device.round_even"), _format("{0}")),
@@ -133,7 +139,7 @@ TABLE: dict[str, Emit] = {
     "add": _infix("+"),
     "sub": _infix("-"),
     "mul": _infix("*"),
-    "div": _exact("tl.div_rn", _infix("/")),
+    "div": _by_kind(_exact("tl.div_rn", _infix("/")), _infix("//")),
     "rem": _infix("%"),
     "mod": _call("device.floor_remainder"),
     "max": _by_kind(_call("device.maximum"), _call("tl.maximum")),

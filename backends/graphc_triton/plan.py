@@ -83,14 +83,16 @@ def make_plan(program: Program, kernels: Sequence[TritonKernel], dims: Mapping[s
         if any(at(d) == 0 for d in step.nonempty):
             raise NumericError(f"{step.name} met an extreme of no elements", layer=", ".join(step.origin))
         status = Place(program.bases, 4 * len(statuses))
-        functions = kernels[step.kernel].functions
-        if any(a.name == "status_ptr" for f in functions for a in f.arguments):
+        kernel = kernels[step.kernel]
+        own = {name: at(d) for name, d in zip(kernel.own, step.dims, strict=True)}
+        operands = [place(x) for x in step.operands]
+        if any(a.name == "status_ptr" for f in kernel.functions for a in f.arguments):
             statuses.append(number)
-        for n, f in enumerate(functions):
-            if at(f.grid):
-                operands = [place(x) for x in step.operands]
-                arguments = tuple(_argument(a, operands, status, dims) for a in f.arguments)
-                work.append(Launch(step.kernel, n, at(f.grid), arguments, number))
+        for n, f in enumerate(kernel.functions):
+            grid = evaluate(f.grid, own) if isinstance(f.grid, Expr) else f.grid
+            if grid:
+                arguments = tuple(_argument(a, operands, status, own) for a in f.arguments)
+                work.append(Launch(step.kernel, n, grid, arguments, number))
     shapes = tuple(t.concrete(dims) for t in program.outputs)
     return Plan(tuple(work), shapes, arena, tuple(statuses))
 

@@ -8,11 +8,11 @@ not along what is reduced (pooling in channels-last), rows are lanes and the red
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.symbolic import Dim, ceildiv, linear, product
 from graphc.ir.types import DType
-from graphc.lowering.loop_body import Axis, Buffer, Load, LoopBody, Reduce, TileBody
+from graphc.lowering.loop_body import Axis, Buffer, Load, LoopBody, Reduce, Store, TileBody
 from graphc_triton.function import Function
 from graphc_triton.operations import TYPES, Term, integer_range, literal
 from graphc_triton.pointwise import warps_of
@@ -174,7 +174,9 @@ class _Loop:
         if s.kind in ("argmax", "argmin"):
             at = f"tl.where({mask}, k[None, :], -1)" if mask is not None else "k[None, :]"
             at = f"tl.broadcast_to({at}, ROWS, WIDTH).to(tl.int64)"
-            return self.named(scope, f"device.extreme_at({x}, {at}, 1, {s.kind == 'argmax'})", s)
+            return self.named(
+                scope, f"device.extreme_at({x}, {at}, 1, {s.kind == 'argmax'}, {self.worst(s, dtype)})", s
+            )
         if mask is not None:
             value = scope.operand(s.operand)
             if not (s.kind == "sum" and not s.predicate and {"k"} <= value.zero_outside):
@@ -263,7 +265,7 @@ class _Loop:
         text = name
         if not self.plan.lanes:
             if s.kind in ("argmax", "argmin"):
-                text = f"device.extreme_at({names[1]}, {name}, 1, {s.kind == 'argmax'})"
+                text = f"device.extreme_at({names[1]}, {name}, 1, {s.kind == 'argmax'}, {self.worst(s, dtype)})"
             else:
                 text = self.reduced(s, name, dtype)
         elif s.dtype.is_bool:
@@ -279,11 +281,16 @@ class _Loop:
     def carried(self, s: Reduce) -> DType:
         """The type of the accumulator."""
         if s.kind in ("argmax", "argmin"):
-            return next(x.dtype for x in self.loop.statements if getattr(x, "value", None) == s.operand)  # type: ignore[union-attr]
+            dtype = next(x.dtype for x in self.loop.statements if not isinstance(x, Store) and x.value == s.operand)
+            return BOOL_CARRIER if dtype.is_bool else dtype
         return BOOL_CARRIER if s.dtype.is_bool else s.dtype
 
     def type_of(self, scope: Scope, s: Reduce) -> DType:
         return self.carried(s)
+
+    def worst(self, s: Reduce, dtype: DType) -> str:
+        """What no candidate for an extreme is worse than."""
+        return self.identity(replace(s, kind="max" if s.kind == "argmax" else "min"), dtype)
 
     def identity(self, s: Reduce, dtype: DType) -> str:
         """What doesn't change the result."""

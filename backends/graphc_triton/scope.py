@@ -107,6 +107,12 @@ class Kernel:
         """The text of an i32 index, widened where 32 bits may not hold every address."""
         return f"({text}).to(tl.int64)" if self.wide else text
 
+    def size(self, dim: str) -> str:
+        """The parameter that is a dim's size."""
+        if dim not in self.sizes:
+            self.sizes[dim] = self.names.new(f"size_{dim}")
+        return self.sizes[dim]
+
     def sized(self, e: Dim) -> str:
         """An expression over dims alone, as source."""
         return Scope(self, [], self.top, self.top).text(e)
@@ -131,8 +137,17 @@ class Scope:
             index = symbol(g.name, 0, g.extent - 1)
             for n, a in reversed(list(enumerate(g.axes))):
                 at = index // rest
-                self.axes[a.name] = at % a.extent if n else at
-                rest = rest * a.extent
+                extent = self._positive(a.extent) if n else 1
+                self.axes[a.name] = at % extent if n else at
+                rest = rest * extent
+
+    def _positive(self, extent: Dim) -> Dim:
+        """An extent as a divisor: where the ranges of dims leave 0 open, a variable, since an empty nest isn't launched."""
+        if nonnegative(extent - 1):
+            return extent
+        name = self.remember(self.text(extent), "extent", False)
+        self.values[name] = Value(Term(name), frozenset(), i64)
+        return symbol(name, 1)
 
     # Expressions.
 
@@ -187,7 +202,7 @@ class Scope:
                     return g.name + (g.suffix if suffixes else "")
                 if a.name in self.values:
                     return self.values[a.name].term.inner()
-                return self.kernel.sizes.setdefault(a.name, self.kernel.names.new(f"size_{a.name}"))
+                return self.kernel.size(a.name)
             case Extremum():
                 fold = f"tl.{a.kind}imum"
                 text = self.text(a.arguments[0], suffixes)
@@ -320,7 +335,7 @@ class Scope:
         """The row-major position of an index; `apart`: indices are variables, which masks test too."""
         total: Dim = 0
         for size, e in zip(buffer.type.shape, index, strict=True):
-            if apart and isinstance(e, Expr) and not self.indexed(e) == self.text(e):
+            if apart and isinstance(e, Expr) and self.indexed(e) != self.text(e):
                 name = self.indexed(e)
                 low, high = bounds(e)
                 self.values[name] = Value(Term(name), self.dims(e), i64, self.looped(e))

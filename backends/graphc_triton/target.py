@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from graphc.errors import GraphcError
 
 INTERPRETER = "interpreter"
@@ -15,7 +17,12 @@ SHARED_MEMORY = {"sm_80": 166_912, "sm_86": 101_376, "sm_89": 101_376, "sm_90": 
 
 
 def parse_target(text: str | None) -> str:
-    """The target that `text` names; None: the GPU of this machine, or sm_90 where there is none."""
+    """The target that `text` names; None: the GPU of this machine, or sm_90 where there is none.
+
+    Where Triton was told to interpret (TRITON_INTERPRET=1), it can't compile: None is then its interpreter.
+    """
+    if text is None and os.environ.get("TRITON_INTERPRET") == "1":
+        return INTERPRETER
     if text is None:
         from graphc_triton.driver import capability
 

@@ -35,7 +35,7 @@ def power_of_2(n: int) -> int:
 
 def is_masked(extent: Dim, size: int) -> bool:
     """Whether blocks of a size reach beyond an extent."""
-    return (extent % size) != 0
+    return extent == 0 or extent % size != 0
 
 
 def is_wide(buffers: Iterable[Buffer], loops: Iterable[LoopBody]) -> bool:
