@@ -19,7 +19,7 @@ __all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "import_model"]
 def import_model(
     model: Any,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
 ) -> Graph:
     """The graph of an ONNX model: a path, the bytes of a file, or a ModelProto.
@@ -38,7 +38,7 @@ class OnnxFrontend:
         self,
         model: Any,
         *,
-        example_inputs: Sequence[Any] | None = None,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
         dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     ) -> Graph:
         """See `graphc_onnx.import_model`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -394,7 +395,7 @@ def _without(node: NodeProto, absent: set[str]) -> NodeProto:
 
 def _function_body(op_type: str, opset: int, domain: str) -> FunctionProto | None:
     """The function that ONNX defines the operator by, in terms of the model's opset; None where there is none."""
-    schema = onnx.defs.get_schema(op_type, opset, domain)
+    schema: Any = onnx.defs.get_schema(op_type, opset, domain)
     versions = [v for v in schema.function_opset_versions if v <= opset]
     if not schema.has_function or not versions:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from graphc.ir.graph import Value
 from graphc.ir.symbolic import Dim, Expr
@@ -18,7 +19,7 @@ def convolve(c: Call, x: Value, w: Value) -> Value:
     return c.b.op("conv", x, w, **_slide(c, frame.strides, frame.padding, frame.dilation))
 
 
-def _slide(c: Call, strides: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> dict[str, object]:
+def _slide(c: Call, strides: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> dict[str, Any]:
     return {
         "strides": strides, "padding": padding, "dilation": dilation, "groups": int(c.get("group", 1)),
         "layout": "channels_first", "kernel_layout": "oi",

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from graphc.errors import ModelError
 from graphc.ir.graph import Value
 from graphc.ir.symbolic import Dim, Expr, ceildiv, maximum
 from graphc.ir.types import TensorType, i64
@@ -65,19 +64,22 @@ def _range(c: Call) -> Value | Tensor:
     """start + i * delta while below (or above) the limit."""
     start, limit, delta = (c.sizes(i, what)[0] for i, what in ((0, "start"), (1, "limit"), (2, "delta")))
     dtype = c.tensor(0).type.dtype
-    if isinstance(delta, Expr) or delta == 0:
-        raise Refused("a dynamic delta isn't supported") if delta else c.wrong("delta is 0")
+    if isinstance(delta, Expr):
+        raise Refused("a dynamic delta isn't supported")
+    if delta == 0:
+        raise c.wrong("delta is 0")
+    count: Dim
     if not isinstance(start, Expr) and not isinstance(limit, Expr):
         count = max(math.ceil((limit - start) / delta), 0)
         if count > LARGEST_TENSOR:
-            raise ModelError("a tensor is too large", layer=c.layer, seen=count)
+            raise c.wrong("the range is too large", count)
         if count <= MOST_KNOWN_ELEMENTS:
-            steps = np.arange(count, dtype=np.float64 if dtype.is_float else np.int64)
-            return Tensor.of((start + steps * delta).astype(dtype.numpy))
+            positions = np.arange(count, dtype=np.float64 if dtype.is_float else np.int64)
+            return Tensor.of((start + positions * delta).astype(dtype.numpy))
     elif dtype.is_float:
         raise Refused("a dynamic range of floats isn't supported")
     else:
-        count = maximum(ceildiv(limit - start if delta > 0 else start - limit, abs(delta)), 0)  # type: ignore[assignment]
+        count = maximum(ceildiv(limit - start if delta > 0 else start - limit, abs(delta)), 0)
     steps = c.b.op("iota", dtype=dtype, shape=(count,), axis=0)
     if delta != 1:
         steps = c.scaled("mul", steps, delta)

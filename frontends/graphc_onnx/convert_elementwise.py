@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,12 @@ def _relu(c: Call) -> Value:
 
 def _activation(op: str, **names: str) -> Converter:
     """A composite whose attributes are ONNX's under the given names."""
-    return lambda c: c.b.op(op, c.x(), **{ours: float(c.get(theirs)) for ours, theirs in names.items()})
+
+    def convert(c: Call) -> Value:
+        attributes: dict[str, Any] = {ours: float(c.get(theirs)) for ours, theirs in names.items()}
+        return c.b.op(op, c.x(), **attributes)
+
+    return convert
 
 
 def _gelu(c: Call) -> Value:

@@ -103,8 +103,9 @@ def part(c: Call, x: Value, axis: int, start: Dim, limit: Dim) -> Value:
     """x[start:limit] along one axis."""
     if start == 0 and limit == x.type.shape[axis]:
         return x
-    starts, limits = [0] * x.type.rank, list(x.type.shape)
-    starts[axis], limits[axis] = start, limit  # type: ignore[call-overload]
+    starts: list[Dim] = [0] * x.type.rank
+    limits = list(x.type.shape)
+    starts[axis], limits[axis] = start, limit
     return c.b.op("slice", x, starts=tuple(starts), limits=tuple(limits), strides=(1,) * x.type.rank)
 
 
@@ -123,11 +124,11 @@ def _split(c: Call) -> list[Value]:
         sizes = equal_parts(whole, count)
     if len(sizes) < count:
         raise c.wrong("there are fewer parts than results", list(sizes), count)
-    parts, start = [], 0
+    parts: list[Value] = []
+    start: Dim = 0
     for size in sizes:
-        limit: Dim = start + size
-        parts.append(part(c, x, axis, start, limit))
-        start = limit  # type: ignore[assignment]
+        parts.append(part(c, x, axis, start, start + size))
+        start = start + size
     if isinstance(start - whole, int) and start != whole:
         raise c.wrong("the parts don't add up to the axis", list(sizes), whole)
     return parts[:count]

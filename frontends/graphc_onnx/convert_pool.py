@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from graphc.ir.graph import Value
 from graphc.ir.symbolic import Dim, Expr, product
@@ -15,7 +16,7 @@ from graphc_onnx.imported import Refused
 from graphc_onnx.sliding import Sliding, sliding, spatial_dims
 
 
-def _attributes(frame: Sliding) -> dict[str, object]:
+def _attributes(frame: Sliding) -> dict[str, Any]:
     return {
         "axes": tuple(range(2, 2 + len(frame.window))), "window": frame.window, "strides": frame.strides,
         "padding": frame.padding, "dilation": frame.dilation,

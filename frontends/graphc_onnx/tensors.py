@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def _from_bytes(data: NDArray[np.uint8], storage: Storage, dims: tuple[int, ...]
     values: NDArray[Any]
     if storage.dtype == np.bool_:
         values = data != 0  # a byte that is neither 0 nor 1 mustn't become a bool
-    elif storage.dtype.kind == "V" or storage.dtype.itemsize == 1:
+    elif storage.dtype.kind == "V" or storage.dtype.itemsize == 1 or sys.byteorder == "little":
         values = data.view(storage.dtype)  # NumPy has no byte order for ml_dtypes' types
     else:
         values = data.view(storage.dtype.newbyteorder("<")).astype(storage.dtype, copy=False)
