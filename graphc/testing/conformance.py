@@ -32,6 +32,9 @@ from graphc.ops.scalar_functions import cast
 TESTED = ("f32", "f64", "i32", "i64", "bool", "f16", "bf16", "i8", "u8")
 """The element types that samples are cast to, of those that the operator takes."""
 
+REQUIRED_TYPES = ("f32", "i32", "i64", "bool")
+"""The element types over which a backend must have every primitive."""
+
 AS_GIVEN = "given"
 """The `dtype` of a case whose samples have no floating operands: they are taken as they are."""
 
@@ -80,6 +83,21 @@ def _cases(op: OpDef) -> Iterator[Case]:
             at = tuple(c for s in floating if (c := cast_sample(s, DTYPES[name])) is not None)
             if at:
                 yield Case(op, name, at)
+
+
+def required(case: Case) -> Case | None:
+    """The samples of a case that no backend may refuse: a primitive over REQUIRED_TYPES; None where there are none."""
+    if not case.op.is_primitive:
+        return None
+    samples = tuple(s for s in case.samples if _dtypes(case.op, s) <= set(REQUIRED_TYPES))
+    return replace(case, samples=samples) if samples else None
+
+
+def _dtypes(op: OpDef, sample: Sample) -> set[str]:
+    """The element types of a sample's operands, results and attributes."""
+    types, attributes = _types(sample), op.complete(sample.attributes)
+    found = {t.dtype.name for t in (*types, *op.infer(Inference(), types, attributes))}
+    return found | {a.name for a in attributes.values() if isinstance(a, DType)}
 
 
 def _types(sample: Sample) -> list[TensorType]:
