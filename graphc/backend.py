@@ -130,7 +130,7 @@ class Frontend(Protocol):
         self,
         model: Any,
         *,
-        example_inputs: Sequence[Any] | None = None,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
         dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     ) -> Graph:
         """The model as a verified graph. Raises ModelError or UnsupportedOpError, with the layers."""

@@ -21,7 +21,10 @@ from graphc.version import __version__
 
 
 def import_model(
-    model: Any, *, example_inputs: Sequence[Any] | None = None, dynamic: Mapping[str, Mapping[int, Any]] | None = None
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
 ) -> Graph:
     """The graph of a model: a path, a framework's object, or a Graph (verified and returned as it is).
 
@@ -49,7 +52,7 @@ def compile(
     model: Any,
     backend: str | Backend = "llvm",
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     precision: Precision = "f32",
     numerics: Numerics = "fast",
@@ -61,7 +64,9 @@ def compile(
 ) -> Executable:
     """An executable of `model`.
 
-    model: a path to an ONNX file, a ModelProto, any object that an installed frontend takes, or a Graph.
+    model: a path to an ONNX file, a ModelProto, an nn.Module, any object that an installed frontend takes, or a Graph.
+    example_inputs: what a model that must be traced is called with, by position or by name.
+    dynamic: the axes of inputs that are dynamic, {"input": {0: Dim("batch", 1, 64)}}.
     backend: an installed backend's name, or a backend; what it can't do raises UnsupportedOpError, nothing falls back.
     precision: the element type of float arithmetic; "f32" leaves the model's own types.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).

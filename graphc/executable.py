@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,24 @@ def _from_dlpack(x: Any, name: str, type: TensorType) -> tuple[np.ndarray, Any]:
             expected=f"a NumPy array or DLPack object of {type}",
         )
     library = sys.modules.get(x.__class__.__module__.partition(".")[0])
-    return np.from_dlpack(x), getattr(library, "from_dlpack", None)
+    try:
+        if type.dtype.name == "bf16" and x.dtype == getattr(library, "bfloat16", None):
+            # NumPy takes no bfloat16 through DLPack: its bits go as integers.
+            return np.from_dlpack(x.view(library.int16)).view(type.dtype.numpy), _maker(library)  # type: ignore[union-attr]
+        return np.from_dlpack(x), _maker(library)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise ShapeError(
+            f"input {name} can't be read in place", seen=error, expected=f"an array on the CPU, of {type}",
+            hint="a tensor that requires a gradient: pass x.detach()" if getattr(x, "requires_grad", False) else None,
+        ) from error  # fmt: skip
+
+
+def _maker(library: Any) -> Callable[[np.ndarray], Any] | None:
+    """What makes an array of the library, without a copy; None where it has no from_dlpack."""
+    make: Callable[[np.ndarray], Any] | None = getattr(library, "from_dlpack", None)
+    if make is None:
+        return None
+    return lambda y: make(y.view(np.int16)).view(library.bfloat16) if y.dtype.name == "bfloat16" else make(y)
 
 
 def check_dims(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, int]:
