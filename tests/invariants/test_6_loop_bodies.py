@@ -6,17 +6,15 @@ import numpy as np
 
 import graphc
 from graphc.backend import CompileOptions
-from graphc.cones import specialize
 from graphc.interpreter import run_node
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import symbol
 from graphc.lowering.evaluate import evaluate
 from graphc.lowering.lower import lower
+from graphc.lowering.own_names import with_own_names
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc.testing.conformance import difference
 from graphc_llvm.backend import BACKEND
-from graphc_llvm.kernels import ordered_symbols
 
 
 def fused(graph: Graph) -> Graph:
@@ -60,6 +58,5 @@ def test_the_backend_consumes_the_same_bodies(model: Any) -> None:
     graph = model.build(0)
     loops = graphc.compile(graph, cache=False).text("loops")
     for node in fusions(fused(graph.clone()[0])):
-        names = {s.name: symbol(f"n{i}", s.low, s.high) for i, s in enumerate(ordered_symbols(node))}
-        body = lower(specialize(node["body"], names), node["kind"])
+        body = lower(with_own_names(node)[0], node["kind"])
         assert str(body).partition("(")[2] in loops
