@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, product, substitute, symbol
+from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, nonnegative, product, substitute, symbol
 from graphc.ir.types import DType
 from graphc.lowering.contraction import Affine, address, affine, group_sizes, names_in, split_axis
 from graphc.lowering.loop_body import (
@@ -28,6 +28,11 @@ from graphc.lowering.loop_body import (
 )
 from graphc.lowering.rewriting import expressions, operands
 from graphc_llvm.target import Target
+
+SHORTEST_RUN = 5
+"""Terms of the sum between two looks at the padding, at least: where a convolution has fewer channels, choosing the rows'
+pointers costs more than the products, and the general nest, which tells borders from the inside, is up to 1.7 times faster.
+"""
 
 PANEL, LANE = "panel", "lane"
 
@@ -147,6 +152,8 @@ def _with_column(
         return None
     inner = max(free, key=lambda x: (a_address.of(x.name) == 1, bounds(x.extent)[0] or 0))
     taps = tuple(x for x in body.axes_of("reduction") if x != inner)
+    if taps and predicated and not nonnegative(inner.extent - SHORTEST_RUN):
+        return None
     count = product(x.extent for x in rows)
     for width in panel_widths(column.extent, count, reduce.dtype, target):
         b_address = _panel_address(b_flat, column, width, axes)
