@@ -73,6 +73,8 @@ class Executable:
             flags = x.flags
             if not (flags.c_contiguous and flags.aligned and x.dtype.isnative):
                 x = np.array(x, dtype, order="C")
+            if dtype.kind == "b" and x.view(np.uint8).max(initial=0) > 1:  # made by a view of other bytes
+                x = x.view(np.uint8) != 0
             arrays.append(x)
         return arrays, wrap
 

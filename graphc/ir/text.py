@@ -44,8 +44,8 @@ def weights_of(graph: Graph) -> list[TensorData]:
 
 
 def print_structure(graph: Graph) -> str:
-    """The text of a graph without its weights' values and its origins: what compiled code depends on."""
-    text = print_graph(graph, origins=False)
+    """The text of a graph without its weights' values: what a compiled program depends on, which tells layers by name."""
+    text = print_graph(graph)
     for i, data in enumerate(weights_of(graph)):
         text = text.replace(_tensor(data), f"{data.type} weight:{i}")
     return text

@@ -90,5 +90,16 @@ def test_names_and_origins_change_no_kernel_key(model: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_program_from_the_cache_names_the_layers_of_the_model_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
+    text = 'graph @g(%x: f32[3]) {{\n  %y: f32[3] = exp(%x) from "{}"\n  return %y\n}}\n'
+    for layer in ("first", "second", "first"):
+        executable = graphc.compile(graphc.parse_graph(text.format(layer)))
+        assert [k.origin for k in executable.kernels] == [(layer,)]
+    assert executable.report.cached
+
+
 def _tuple(outputs: Any) -> tuple[np.ndarray, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
