@@ -152,7 +152,8 @@ def _with_column(
         return None
     inner = max(free, key=lambda x: (a_address.of(x.name) == 1, bounds(x.extent)[0] or 0))
     taps = tuple(x for x in body.axes_of("reduction") if x != inner)
-    if taps and predicated and not nonnegative(inner.extent - SHORTEST_RUN):
+    grouped = any(x.name in names_in(b_flat) for x in batch)
+    if taps and predicated and not grouped and not nonnegative(inner.extent - SHORTEST_RUN):
         return None
     count = product(x.extent for x in rows)
     for width in panel_widths(column.extent, count, reduce.dtype, target):
