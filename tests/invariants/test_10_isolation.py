@@ -87,6 +87,7 @@ def test_results_are_the_same_bits_whoever_calls_from_wherever(model: Any, threa
     assert seen == [expected] * 20
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # newer Pythons warn: the runtime's threads are at rest
 def test_a_forked_child_computes_the_same(model: Any) -> None:
     executable = graphc.compile(model.build(0), threads=2)
     inputs = model.inputs(model.sizes[-1])
