@@ -104,7 +104,9 @@ def _rebuild(
         manifest: dict[str, Any] = json.loads(metadata["graphc"])
         text = metadata["ir"]
         version = manifest["format"]
-        options = CompileOptions(**{**manifest["options"], "cache": cache, "verify": "off"})
+        backend = manifest["options"]["backend"]  # several are a list in JSON
+        backend = tuple(backend) if isinstance(backend, list) else backend
+        options = CompileOptions(**{**manifest["options"], "backend": backend, "cache": cache, "verify": "off"})
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("this is no graphc artifact: its manifest is missing or damaged", seen=str(e)) from e
     if version != FORMAT:

@@ -24,13 +24,18 @@ Verify = Literal["off", "sample", "full"]
 class CompileOptions:
     """How to compile: see `graphc.compile`, whose arguments these are."""
 
-    backend: str = "llvm"
+    backend: str | tuple[str, ...] = "llvm"
     precision: Precision = "f32"
     numerics: Numerics = "fast"
     target: str | None = None
     threads: int | None = None
     verify: Verify = "off"
     cache: bool = True
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's name; of several, in order, joined by commas."""
+        return self.backend if isinstance(self.backend, str) else ",".join(self.backend)
 
     def key(self) -> str:
         """A digest of everything that may change the compiled code (not `verify`, `cache` or `threads`)."""
@@ -139,9 +144,13 @@ class Frontend(Protocol):
 
 @dataclass
 class CompileReport:
-    """What compilation did: one entry a pass, the rules that almost applied with reasons, and the seconds of each stage."""
+    """What compilation did: one entry a pass, the rules that almost applied with reasons, and the seconds of each stage.
+
+    partition: the parts that several backends run, and the copies between them; empty for one backend.
+    """
 
     passes: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     cached: bool = False
+    partition: dict[str, Any] = field(default_factory=dict)

@@ -6,16 +6,18 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from graphc import plugins
-from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Verify
+from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Segment, Verify
 from graphc.errors import GraphcError, PluginError
 from graphc.executable import Executable
 from graphc.ir.graph import Graph
 from graphc.ir.text import operators_of, print_structure, weights_of
 from graphc.ir.verifier import verify as verify_graph
 from graphc.ops import core_operators
+from graphc.partitioned import compile_parts
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc.version import __version__
 
@@ -50,7 +52,7 @@ def run_passes(
 
 def compile(
     model: Any,
-    backend: str | Backend = "llvm",
+    backend: str | Backend | Sequence[str | Backend] = "llvm",
     *,
     example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
@@ -68,18 +70,22 @@ def compile(
     example_inputs: what a model that must be traced is called with, by position or by name.
     dynamic: the axes of inputs that are dynamic, {"input": {0: Dim("batch", 1, 64)}}.
     backend: an installed backend's name, or a backend; what it can't do raises UnsupportedOpError, nothing falls back.
+        Several: each node runs on the first that can do it; `explain()` tells the parts and the copies between them.
     precision: the element type of float arithmetic; "f32" leaves the model's own types.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
     target: the CPU or GPU to compile for (default: this machine). threads: how many to use (default: all it may).
     passes: replaces the backend's own pipeline. verify: checks each pass against the interpreter on generated inputs.
     cache: reuse and keep compiled code in the user's cache.
     """
-    name = backend if isinstance(backend, str) else backend.name
-    options = CompileOptions(name, precision, numerics, target, threads, verify, cache)
+    chosen = [backend] if isinstance(backend, str) or not isinstance(backend, Sequence) else list(backend)
+    names = tuple(b if isinstance(b, str) else b.name for b in chosen)
+    if not names or len(set(names)) < len(names):
+        raise GraphcError("backends must differ, and be one at least", seen=names)
+    options = CompileOptions(names[0] if len(names) == 1 else names, precision, numerics, target, threads, verify, cache)
     start = time.perf_counter()
     graph = import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     imported = time.perf_counter() - start
-    executable = compile_graph(graph, options, passes, None if isinstance(backend, str) else backend)
+    executable = compile_graph(graph, options, passes, [b for b in chosen if not isinstance(b, str)])
     executable.report.seconds["import"] = imported
     return executable
 
@@ -88,45 +94,75 @@ def compile_graph(
     graph: Graph,
     options: CompileOptions,
     passes: Sequence[str | Pass] | None = None,
-    backend: Backend | None = None,
+    given: Sequence[Backend] = (),
 ) -> Executable:
-    """An executable of a verified graph; the graph itself is left as it is. `backend`: one that isn't installed."""
-    found = _backend(options.backend) if backend is None else backend
+    """An executable of a verified graph; the graph itself is left as it is. `given`: backends that aren't installed."""
     if options.precision not in ("f32",):
         raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
     if options.numerics not in ("fast", "strict"):
         raise GraphcError("there is no such numerics mode", seen=options.numerics, expected='"fast" or "strict"')
+    names = (options.backend,) if isinstance(options.backend, str) else options.backend
+    uninstalled = {b.name: b for b in given}
+    backends = [uninstalled[n] if n in uninstalled else _backend(n) for n in names]
     report = CompileReport()
+    if len(backends) == 1:
+        return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)
+
+    reports: dict[int, CompileReport] = {}
+
+    def compile_part(part: Graph, number: int) -> Segment:
+        own = CompileReport()
+        segment = _compile_part(part, replace(options, backend=names[number]), backends[number], passes, own)
+        reports[id(segment)] = own
+        return segment
+
+    segment, reasons = compile_parts(graph, backends, compile_part)
+    parts = [reports[id(made)] for _, made in segment.steps]
+    report.passes = [p for r in parts for p in r.passes]
+    report.refusals = [*(x for r in parts for x in r.refusals), *reasons]
+    report.seconds = {stage: sum(r.seconds.get(stage, 0.0) for r in parts) for r in parts for stage in r.seconds}
+    report.cached = bool(parts) and all(r.cached for r in parts)
+    report.partition = segment.describe()
+    return Executable(graph, segment, options, report)
+
+
+def _compile_part(
+    graph: Graph, options: CompileOptions, backend: Backend, passes: Sequence[str | Pass] | None, report: CompileReport
+) -> Segment:
+    """One backend's segment of a graph, or of a part of one, from the cache where it is there; fills the report."""
     # Code of operators from elsewhere may change without a sign of it: programs with them aren't kept.
     known = operators_of(graph).keys() <= core_operators().keys()
     cachable = options.cache and options.verify == "off" and passes is None and known
     key = cache_key(graph, options) if cachable else ""
     if cachable:
         start = time.perf_counter()
-        segment = found.restore(key, graph, options)
+        segment = backend.restore(key, graph, options)
         if segment is not None:
             report.cached = True
             report.seconds["restore"] = time.perf_counter() - start
-            return Executable(graph, segment, options, report)
+            return segment
     context = PassContext(
-        numerics=options.numerics, precision=options.precision, target=options.target, backend=found, weights=weights_of(graph)
+        numerics=options.numerics, precision=options.precision, target=options.target, backend=backend, weights=weights_of(graph)
     )  # fmt: skip
     start = time.perf_counter()
     optimized, _ = graph.clone()
-    manager = PassManager(resolve_passes(found.pipeline(options) if passes is None else passes), verify=options.verify)
+    manager = PassManager(resolve_passes(backend.pipeline(options) if passes is None else passes), verify=options.verify)
     manager.run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()
-    segment = found.compile(optimized, options, context)
+    segment = backend.compile(optimized, options, context)
     report.seconds["backend"] = time.perf_counter() - start
     report.passes = [
-        {"name": r.name, "graph": r.graph, "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats)}
+        {
+            "name": r.name, "graph": r.graph, "claim": r.claim.kind, "bound": r.claim.bound,
+            "changed": r.changed, "seconds": r.seconds, "stats": dict(r.stats),
+        }
         for r in context.records
-    ]
+    ]  # fmt: skip
     report.refusals = [str(r) for r in context.refusals]
     if cachable:
-        found.store(segment, key)
-    return Executable(graph, segment, options, report)
+        backend.store(segment, key)
+    return segment
 
 
 def _backend(name: str) -> Backend:

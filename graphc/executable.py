@@ -173,7 +173,7 @@ class Executable:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.inputs)
         outputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.outputs)
-        return f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend}, {len(self.kernels)} kernels>"
+        return f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend_name}, {len(self.kernels)} kernels>"
 
 
 def _from_dlpack(x: Any, name: str, type: TensorType) -> tuple[np.ndarray, Any]:

@@ -23,6 +23,7 @@ def describe(executable: Executable) -> dict[str, Any]:
         "options": asdict(executable.options),
         "cached": report.cached,
         "seconds": dict(report.seconds),
+        "partition": report.partition,
         "passes": report.passes,
         "refusals": list(report.refusals),
         "kernels": [asdict(k) for k in executable.kernels],
@@ -35,11 +36,13 @@ def describe(executable: Executable) -> dict[str, Any]:
 def explain(executable: Executable) -> str:
     """The same for people, ending in a newline."""
     d = describe(executable)
-    lines = [f"{d['graph']} on {d['options']['backend']}, {d['options']['numerics']} numerics"]
+    lines = [f"{d['graph']} on {executable.options.backend_name}, {d['options']['numerics']} numerics"]
     lines += [f"  in:  {name}: {type}" for name, type in d["inputs"].items()]
     lines += [f"  out: {name}: {type}" for name, type in d["outputs"].items()]
     if d["seconds"]:
         lines.append("  took " + ", ".join(f"{stage} {s:.2f} s" for stage, s in d["seconds"].items()))
+    if d["partition"]:
+        lines += ["", *_partition_lines(d["partition"])]
     lines += ["", "passes:", *passes_lines(d)]
     if d["refusals"]:
         lines += ["", f"refused ({len(d['refusals'])}):", *_refusal_lines(d["refusals"])]
@@ -52,6 +55,19 @@ def explain(executable: Executable) -> str:
     if d["guards"]:
         lines += ["", "assumed, and checked at each call:", *(f"  {g}" for g in d["guards"])]
     return "\n".join(lines) + "\n"
+
+
+def _partition_lines(partition: dict[str, Any]) -> list[str]:
+    parts, copies = partition["parts"], partition["copies"]
+    lines = [f"parts ({len(parts)}):"]
+    for i, p in enumerate(parts):
+        names = ", ".join(name if n == 1 else f"{name} ({n})" for name, n in Counter(p["nodes"]).items())
+        lines.append(f"  {i} on {p['backend']}: {names}")
+    lines.append(f"copies between parts, through host memory ({len(copies)}):")
+    for c in copies:
+        source, target = (f"{c[end]} ({parts[c[end]]['backend']})" for end in ("source", "target"))
+        lines.append(f"  {c['value']}: {c['type']}, {c['bytes']:,} bytes, from {source} to {target}")
+    return lines
 
 
 def passes_lines(described: dict[str, Any]) -> list[str]:
