@@ -111,6 +111,7 @@ class PassRecord:
 
     name: str
     graph: str
+    claim: Claim
     changed: bool
     stats: Mapping[str, int | str]
     seconds: float
@@ -157,7 +158,7 @@ class PassManager:
                 failure = run.check(graph, p.claim, context.replaced)
                 if failure is not None:
                     raise _broken(p, before, run.inputs, failure, context, self.dump)
-            records.append(PassRecord(p.name, graph.name, result.changed, dict(result.stats), seconds))
+            records.append(PassRecord(p.name, graph.name, p.claim, result.changed, dict(result.stats), seconds))
         context.records += records
         return records
 

@@ -11,15 +11,15 @@ from graphc.cli.report import table
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphc.claims import Claim
     from graphc.executable import Executable
-    from graphc.ir.graph import Graph
 
 
 @dataclass(frozen=True)
 class Agreement:
     """One output: its greatest difference from f64 over its greatest magnitude, and the same of the reference itself.
 
-    `agrees` is the claim that a reassociating pass makes (`graphc.claims`): an error like the reference's own.
+    `agrees` says that what the passes claim together holds for it (`claim_of`).
     """
 
     output: str
@@ -32,25 +32,33 @@ class Agreement:
         return asdict(self)
 
 
-def compare(executable: Executable, inputs: Mapping[str, np.ndarray], graph: Graph | None = None) -> list[Agreement]:
-    """Every output on these inputs, against `graph` (default: the executable's own)."""
+def compare(executable: Executable, inputs: Mapping[str, np.ndarray]) -> list[Agreement]:
+    """Every output of a program that was compiled anew, not taken from the cache, on these inputs."""
     import numpy as np
 
-    from graphc.claims import REASSOCIATES, find_breach
+    from graphc.claims import find_breach
     from graphc.cones import widen
     from graphc.interpreter import interpret
 
-    graph = executable.graph if graph is None else graph
+    graph, claim = executable.graph, claim_of(executable)
     seen = executable.run(None, inputs)
     own = interpret(graph, inputs)
     floats = {v.name for v in graph.inputs if v.type.dtype.is_float}
     wide = interpret(widen(graph), {n: x.astype(np.float64) if n in floats else x for n, x in inputs.items()})
     found = []
     for name, s, o, w in zip(executable.output_names, seen, own, wide, strict=True):
-        breach = find_breach(REASSOCIATES, s, o, w)
+        breach = find_breach(claim, s, o, w)
         told = None if breach is None else f"{breach} instead of {breach.expected!r}"
         found.append(Agreement(name, relative(s, w), relative(o, w), breach is None, told))
     return found
+
+
+def claim_of(executable: Executable) -> Claim:
+    """What the passes that changed the graph claim together: an error like the reference's own, or the sum of their bounds."""
+    from graphc.claims import REASSOCIATES, approximate
+
+    bound = sum(p["bound"] for p in executable.report.passes if p["changed"])
+    return approximate(bound) if bound else REASSOCIATES
 
 
 def relative(seen: np.ndarray, wide: np.ndarray) -> float:

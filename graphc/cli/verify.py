@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> Report:
     else:
         options = compile_options(arguments)
         graph = import_graph(arguments)
-    options |= {"cache": not arguments.no_cache, "threads": arguments.threads, "verify": arguments.level}
+    # A program from the cache doesn't tell what its passes claimed.
+    cache = not arguments.no_cache and arguments.level != "off"
+    options |= {"cache": cache, "threads": arguments.threads, "verify": arguments.level}
     with progress(arguments, "compiling, and checking each pass"):
         executable = compile(graph, **options)
     agreements = []

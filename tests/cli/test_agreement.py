@@ -50,3 +50,13 @@ def test_the_error_is_relative_to_the_greatest_magnitude() -> None:
     assert relative(np.array([1.0, -4.5]), np.array([1.0, -4.0])) == 0.125
     assert relative(np.array([0.25]), np.array([0.0])) == 0.25
     assert relative(np.array([np.inf]), np.array([np.inf])) == 0.0
+
+
+def test_approximate_passes_allow_what_they_claim() -> None:
+    passes = [{"changed": c, "bound": b} for c, b in [(True, 0.0), (True, 0.25), (False, 0.5)]]
+    right = graphc.compile(GRAPH, backend="reference")
+    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    for factor, agrees in [(1.01, True), (1e3, False)]:
+        report = CompileReport(passes=passes)
+        executable = Executable(GRAPH, Off(right._segment, factor), CompileOptions("reference"), report)  # type: ignore[arg-type]
+        assert [a.agrees for a in compare(executable, {"x": x})] == [True, agrees]
