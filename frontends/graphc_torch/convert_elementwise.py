@@ -172,6 +172,12 @@ def _cast(c: Call) -> Value:
     return truth(c, x) if dtype.is_bool else c.b.cast(x, dtype)
 
 
+def _copy(c: Call) -> Value:
+    """The contents of another tensor in place of those that were there."""
+    type = c.type()
+    return c.operand("src", type.dtype, type.shape)
+
+
 def identity(c: Call) -> Value:
     """The argument as it is."""
     return c.x()
@@ -390,6 +396,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "to": _cast,
     "_to_copy": _cast,
     "type_as": _cast,
+    "copy": _copy,
     **dict.fromkeys(("clone", "alias", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "positive"), identity),
     "clamp": _clamp,
     "clamp_min": _clamp,

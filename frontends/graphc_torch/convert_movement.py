@@ -295,6 +295,18 @@ def _windows(c: Call) -> Value:
     return c.b.transpose(y, order)
 
 
+def _diagonal(c: Call) -> Value:
+    """Elements i, i + offset of two axes, along a new last axis."""
+    x, offset = c.x(), c.get("offset", 0)
+    pair = [c.axis(c.get(n, d), x.type.rank) for n, d in (("dim1", 0), ("dim2", 1))]
+    rest = [i for i in range(x.type.rank) if i not in pair]
+    rows, columns = (c.static(x.type.shape[i], "size") for i in pair)
+    row = np.arange(c.static(c.type().shape[-1], "size")) + max(-offset, 0)
+    positions = row * columns + row + offset
+    flat = c.b.reshape(c.b.transpose(x, (*rest, *pair)), (*(x.type.shape[i] for i in rest), rows * columns))
+    return c.b.op("gather", flat, c.b.constant(positions.astype(np.int64)), axis=len(rest))
+
+
 _VIEWS = (
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
     "_reshape_copy", "view_copy", "squeeze_copy", "unsqueeze_copy",
@@ -327,6 +339,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "select_copy.int": _select,
     "select_scatter": _select_scatter,
     "slice_scatter": _slice_scatter,
+    "diagonal": _diagonal,
+    "diagonal_copy": _diagonal,
     "flip": _flip,
     "roll": _roll,
     "repeat": _repeat,
