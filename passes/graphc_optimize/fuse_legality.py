@@ -85,6 +85,8 @@ def kind_of(group: Group) -> str | None:
         return "loop"
     if names & ALONE or not _ends_at_materialize(group) or not _gathers_from_memory(group):
         return None
+    if _divides_where_padded(group):
+        return None
     contractions = [n for n in group.nodes if n.op.name in CONTRACTIONS]
     reductions = [n for n in group.nodes if n.op.name in REDUCTIONS]
     if len(contractions) > 1 or (contractions and reductions):
@@ -100,6 +102,14 @@ def _ends_at_materialize(group: Group) -> bool:
     """Whether nothing in the group reads through a `materialize`, whose result is to be in memory."""
     inside = set(group.nodes)
     return not any(u in inside for n in group.nodes if n.op.name == "materialize" for u in n.result.users)
+
+
+def _divides_where_padded(group: Group) -> bool:
+    """Whether integers are divided for a reader that pads: there would be no divisor beyond the edges."""
+    inside = set(group.nodes)
+    division = {n for n in group.nodes if n.op.name in ("div", "rem", "mod") and n.result.type.dtype.is_integer}
+    padding = [n for n in group.nodes if n.op.name == "pad" or n.op.name in CONTRACTIONS or "padding" in n.attributes]
+    return bool(division) and any(division & _ancestors(v, inside) for n in padding for v in n.operands)
 
 
 def _gathers_from_memory(group: Group) -> bool:
