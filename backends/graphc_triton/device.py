@@ -106,7 +106,9 @@ def round_even(x):
 
 @triton.jit
 def exp(x):
-    """e**x for f32: reduced to a fraction of ln 2, so that the error doesn't grow with x."""
+    """e**x; in f32 reduced to a fraction of ln 2, so that the error doesn't grow with x."""
+    if x.dtype == tl.float64:
+        return tl.exp(x)
     y = tl.where(x > 89.0, 89.0, tl.where(x < -104.0, -104.0, x))
     n = tl.floor(y * LOG2_E + 0.5)
     rest = tl.fma(n, -LN2_LOW, tl.fma(n, -LN2_HIGH, y))

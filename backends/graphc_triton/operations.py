@@ -111,7 +111,7 @@ def integer_range(dtype: DType) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-F32_ONLY = frozenset({"exp", "sigmoid", "tanh", "rsqrt"})
+F32_ONLY = frozenset({"tanh"})
 """What is written for f32 alone."""
 
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}

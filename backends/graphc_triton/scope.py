@@ -36,6 +36,9 @@ RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "tl", "triton", "device"}
 INLINE_LENGTH = 60
 """The longest expression that becomes part of another."""
 
+STORE_LENGTH = 90
+"""The longest address and value of a store that stand in its line."""
+
 VALUE_NAMES = {
     "add": "added", "sub": "difference", "mul": "scaled", "div": "quotient", "max": "larger", "min": "smaller",
     "neg": "negative", "abs": "magnitude", "select": "chosen", "cast": "converted", "pow": "power", "round": "rounded",
@@ -105,7 +108,7 @@ class Kernel:
 
     def index(self, text: str) -> str:
         """The text of an i32 index, widened where 32 bits may not hold every address."""
-        return f"({text}).to(tl.int64)" if self.wide else text
+        return f"{text}.to(tl.int64)" if self.wide else text
 
     def size(self, dim: str) -> str:
         """The parameter that is a dim's size."""
@@ -226,7 +229,7 @@ class Scope:
             text = f"device.floor_{'div' if isinstance(a, FloorDiv) else 'mod'}({n.strip('()')}, {d})"
         if not groups and not names & self.values.keys():
             return f"({text})"
-        wanted = next((n for n, e in self.axes.items() if e == whole), "i")
+        wanted = next((n for n, e in self.axes.items() if e == whole), "q")
         name = self.remember(text, wanted, self.looped(whole))
         return name + (groups[0].suffix if flat and suffixes else "")
 
@@ -430,7 +433,10 @@ class Scope:
         wanted = dims | self._predicate_dims(s.predicate) | x.dims
         mask = self.mask(wanted, s.predicate)
         looped = self.looped(place) or x.looped
-        text = f"tl.store({self.pointer(s.buffer, place, wanted - dims)}, {x.term.text}"
+        pointer = self.pointer(s.buffer, place, wanted - dims)
+        if len(pointer) + len(x.term.text) > STORE_LENGTH:
+            x = self.named(x, "result")
+        text = f"tl.store({pointer}, {x.term.text}"
         (self.inside if looped else self.before).line(text + (f", mask={mask})" if mask is not None else ")"))
 
     def named(self, x: Value, wanted: str) -> Value:

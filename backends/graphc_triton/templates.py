@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 
 from graphc.errors import Unsupported, UnsupportedOpError
@@ -15,6 +16,9 @@ POINTERS = {
     "u64": "*u64", "f16": "*fp16", "bf16": "*bf16", "f32": "*fp32", "f64": "*fp64",
 }  # fmt: skip
 """Triton's names of pointers; a bool is a byte."""
+
+LINE = 120
+"""Characters of a line."""
 
 ASSUMED_EXTENT = 128
 """Of a dim that is known at run time only."""
@@ -64,10 +68,12 @@ def finish(
         arguments.append(Argument("status_ptr", "*i32"))
     body = kernel.top.lines(4)
     arguments += [Argument(variable, "i64", dim=dim) for dim, variable in sorted(kernel.sizes.items())]
-    parameters = [a.name for a in arguments] + [f"{c}: tl.constexpr = {n}" for c, n in constants.items()]
-    head = f"def {name}({', '.join(parameters)}):"
-    if len(head) > 120:
-        head = f"def {name}(\n    {', '.join(parameters)},\n):"
+    given = ", ".join(a.name for a in arguments)
+    fixed = ", ".join(f"{c}: tl.constexpr = {n}" for c, n in constants.items())
+    head = f"def {name}({given}, {fixed}):"
+    if len(head) > LINE:
+        lines = textwrap.wrap(f"{given},", LINE - 4) + [f"{fixed},"]
+        head = "\n".join([f"def {name}(", *(f"    {line}" for line in lines), "):"])
     text = "\n".join(["@triton.jit", head, f'    """{doc}"""', *body]) + "\n"
     return Function(name, text, tuple(arguments), tuple(constants.items()), grid, warps, stages, template)
 

@@ -119,7 +119,13 @@ def extremes(b: Builder) -> Sequence[Value]:
 
 def pooled(b: Builder) -> Sequence[Value]:
     x = tensor(b, N, 9, 9, 4)
-    window = {"axes": (1, 2), "window": (3, 3), "strides": (2, 2), "padding": (1, 1, 1, 1), "dilation": (1, 1)}
+    window: dict[str, Any] = {
+        "axes": (1, 2),
+        "window": (3, 3),
+        "strides": (2, 2),
+        "padding": (1, 1, 1, 1),
+        "dilation": (1, 1),
+    }
     return [b.ops("window_max", x, **window)[0]]
 
 
@@ -145,7 +151,7 @@ def product_of(dtype: str) -> Build:
 def batched_scores(b: Builder) -> Sequence[Value]:
     """q k^T of heads that lie between rows and features."""
     q, k = tensor(b, N, S, 2, 8), tensor(b, N, S, 2, 8)
-    axes = {"lhs_batch": (0, 2), "rhs_batch": (0, 2), "lhs_contract": (3,), "rhs_contract": (3,)}
+    axes: dict[str, Any] = {"lhs_batch": (0, 2), "rhs_batch": (0, 2), "lhs_contract": (3,), "rhs_contract": (3,)}
     y = b.op("dot", q, k, **axes)
     return [b.op("mul", y, b.full(0.125, y.type))]
 
@@ -153,7 +159,12 @@ def batched_scores(b: Builder) -> Sequence[Value]:
 def convolution(groups: int, stride: int, channels: int = 8, filters: int = 16) -> Build:
     def build(b: Builder) -> Sequence[Value]:
         x, w = tensor(b, N, 9, 9, channels), tensor(b, 3, 3, channels // groups, filters)
-        spec = {"strides": (stride, stride), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": groups}
+        spec: dict[str, Any] = {
+            "strides": (stride, stride),
+            "padding": (1, 1, 1, 1),
+            "dilation": (1, 1),
+            "groups": groups,
+        }
         y = b.op("conv", x, w, layout="channels_last", kernel_layout="io", **spec)
         return [b.op("relu", b.op("add", y, b.broadcast(tensor(b, filters), y.type.shape, (3,))))]
 
