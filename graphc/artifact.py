@@ -104,9 +104,7 @@ def _rebuild(
         manifest: dict[str, Any] = json.loads(metadata["graphc"])
         text = metadata["ir"]
         version = manifest["format"]
-        backend = manifest["options"]["backend"]  # several are a list in JSON
-        backend = tuple(backend) if isinstance(backend, list) else backend
-        options = CompileOptions(**{**manifest["options"], "backend": backend, "cache": cache, "verify": "off"})
+        options = CompileOptions(**{**_tuples(manifest["options"]), "cache": cache, "verify": "off"})
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("this is no graphc artifact: its manifest is missing or damaged", seen=str(e)) from e
     if version != FORMAT:
@@ -122,6 +120,15 @@ def _rebuild(
         raise ArtifactError("the artifact's IR is damaged", seen=str(e)) from e
     _check_operators(graph, manifest.get("operators", {}))
     return compile_graph(graph, options)
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they were: JSON makes lists of tuples."""
+
+    def back(x: Any) -> Any:
+        return tuple(map(back, x)) if isinstance(x, list) else x
+
+    return {name: back(value) for name, value in dict(options).items()}
 
 
 def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, TensorData]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -31,11 +31,17 @@ class CompileOptions:
     threads: int | None = None
     verify: Verify = "off"
     cache: bool = True
+    targets: tuple[tuple[str, str], ...] = ()
+    """(backend, its target), where there are several backends."""
 
     @property
     def backend_name(self) -> str:
         """The backend's name; of several, in order, joined by commas."""
         return self.backend if isinstance(self.backend, str) else ",".join(self.backend)
+
+    def of_part(self, backend: str) -> CompileOptions:
+        """The options of the parts that one of several backends runs: its name, its own target."""
+        return replace(self, backend=backend, target=dict(self.targets).get(backend), targets=())
 
     def key(self) -> str:
         """A digest of everything that may change the compiled code (not `verify`, `cache` or `threads`)."""

@@ -58,7 +58,7 @@ def compile(
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     precision: Precision = "f32",
     numerics: Numerics = "fast",
-    target: str | None = None,
+    target: str | Mapping[str, str] | None = None,
     threads: int | None = None,
     passes: Sequence[str | Pass] | None = None,
     verify: Verify = "off",
@@ -73,7 +73,8 @@ def compile(
         Several: each node runs on the first that can do it; `explain()` tells the parts and the copies between them.
     precision: the element type of float arithmetic; "f32" leaves the model's own types.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
-    target: the CPU or GPU to compile for (default: this machine). threads: how many to use (default: all it may).
+    target: the CPU or GPU to compile for (default: this machine); by backend, where there are several.
+    threads: how many to use (default: all it may).
     passes: replaces the backend's own pipeline. verify: checks each pass against the interpreter on generated inputs.
     cache: reuse and keep compiled code in the user's cache.
     """
@@ -81,7 +82,14 @@ def compile(
     names = tuple(b if isinstance(b, str) else b.name for b in chosen)
     if not names or len(set(names)) < len(names):
         raise GraphcError("backends must differ, and be one at least", seen=names)
-    options = CompileOptions(names[0] if len(names) == 1 else names, precision, numerics, target, threads, verify, cache)
+    if (len(names) > 1 and isinstance(target, str)) or (len(names) == 1 and isinstance(target, Mapping)):
+        expected = "a mapping by backend for several backends, a name for one"
+        raise GraphcError("the target doesn't fit the backends", seen=target, expected=expected)
+    options = CompileOptions(names[0] if len(names) == 1 else names, precision, numerics, None, threads, verify, cache)
+    if isinstance(target, Mapping):
+        options = replace(options, targets=tuple(sorted(target.items())))
+    elif target is not None:
+        options = replace(options, target=target)
     start = time.perf_counter()
     graph = import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     imported = time.perf_counter() - start
@@ -112,7 +120,7 @@ def compile_graph(
 
     def compile_part(part: Graph, number: int) -> Segment:
         own = CompileReport()
-        segment = _compile_part(part, replace(options, backend=names[number]), backends[number], passes, own)
+        segment = _compile_part(part, options.of_part(names[number]), backends[number], passes, own)
         reports[id(segment)] = own
         return segment
 

@@ -130,6 +130,24 @@ def test_backends_must_differ() -> None:
             graphc.compile(net(), backends)
 
 
+def test_targets_are_told_by_backend() -> None:
+    seen = {}
+
+    class Aimed(Toy):
+        def compile(self, graph, options, context):
+            seen[options.backend] = options.target
+            return super().compile(graph, options, context)
+
+    toys = [Aimed("one", refuses=frozenset({"tanh"})), Aimed("two")]
+    executable = graphc.compile(net(), toys, target={"two": "sm_90"}, cache=False)
+    assert seen == {"one": None, "two": "sm_90"}
+    assert executable.options.targets == (("two", "sm_90"),)
+    with pytest.raises(GraphcError, match="target doesn't fit"):
+        graphc.compile(net(), toys, target="sm_90")
+    with pytest.raises(GraphcError, match="target doesn't fit"):
+        graphc.compile(net(), Toy(), target={"toy": "sm_90"})
+
+
 def test_three_backends() -> None:
     one, two = Toy("one", refuses=frozenset({"tanh", "exp"})), Toy("two", refuses=frozenset({"tanh", "mul"}))
     executable = graphc.compile(net(), [one, two, "llvm"], cache=False)
