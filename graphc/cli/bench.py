@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> Report:
     flops = executable.cost["flops"] if smallest else 0
     peak = executable.memory_at(dims).peak
     data = {
-        "model": str(arguments.model), "backend": executable.options.backend, "threads": executable.options.threads,
+        "model": str(arguments.model), "backend": executable.options.backend_name, "threads": executable.options.threads,
         "dims": dims, "runs": len(latency.seconds), "median_seconds": latency.median, "best_seconds": latency.best,
         "gflops_per_second": flops / latency.median * 1e-9 if flops else None, "peak_bytes": peak, "kernels": kernels,
     }  # fmt: skip

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> Report:
     flops, peak = executable.cost["flops"], executable.memory.peak
     agrees = all(a.agrees for a in agreements)
     data = {
-        "model": arguments.model, "backend": executable.options.backend, "seed": arguments.seed,
+        "model": arguments.model, "backend": executable.options.backend_name, "seed": arguments.seed,
         "compile_seconds": compiled, "passes": described["passes"], "refusals": described["refusals"],
         "median_seconds": latency.median, "best_seconds": latency.best, "runs": len(latency.seconds),
         "gflops_per_second": flops / latency.median * 1e-9 if flops else None, "flops": flops, "peak_bytes": peak,
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> Report:
     rate = f", {flops / latency.median * 1e-9:.1f} GFLOP/s" if flops else ""
     lines = [
         f"{arguments.model}: {len(executable.graph)} nodes, weights of seed {arguments.seed}, "
-        f"compiled by {executable.options.backend} in {seconds_text(compiled)}",
+        f"compiled by {executable.options.backend_name} in {seconds_text(compiled)}",
         "",
         "passes:",
         *passes_lines(described),

@@ -31,7 +31,7 @@ def add_model(parser: argparse.ArgumentParser, *, artifacts: bool = True) -> Non
 
 def add_compile_options(parser: argparse.ArgumentParser) -> None:
     """How to compile."""
-    parser.add_argument("--backend", help="an installed backend (default: llvm)")
+    parser.add_argument("--backend", help="an installed backend, or several with commas between them (default: llvm)")
     parser.add_argument("--threads", type=positive, help="how many to use (default: all that the process may)")
     parser.add_argument("--numerics", choices=("fast", "strict"), help="strict: no reassociation of floats")
     parser.add_argument("--target", help="the machine to compile for (default: this one)")
@@ -87,7 +87,7 @@ def executable_of(arguments: argparse.Namespace, **overrides: Any) -> Executable
 def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `graphc.compile` that the command line gives."""
     return {
-        "backend": arguments.backend or "llvm", "numerics": arguments.numerics or "fast", "target": arguments.target,
+        "backend": (arguments.backend or "llvm").split(","), "numerics": arguments.numerics or "fast", "target": arguments.target,
         "threads": arguments.threads, "cache": not arguments.no_cache,
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import replace
 
 from graphc.cli.agreement import agreement_table, compare
 from graphc.cli.options import (
@@ -31,20 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    from graphc.driver import compile
+    from graphc.driver import compile, compile_graph
 
-    if is_artifact(arguments):  # its graph went through no passes yet: they are checked as it is compiled again
-        loaded = executable_of(arguments)
-        graph, o = loaded.graph, loaded.options
-        options: dict[str, Any] = {"backend": o.backend, "numerics": o.numerics, "target": o.target}
-    else:
-        options = compile_options(arguments)
-        graph = import_graph(arguments)
     # A program from the cache doesn't tell what its passes claimed.
-    cache = not arguments.no_cache and arguments.level != "off"
-    options |= {"cache": cache, "threads": arguments.threads, "verify": arguments.level}
-    with progress(arguments, "compiling, and checking each pass"):
-        executable = compile(graph, **options)
+    arguments.no_cache |= arguments.level == "off"
+    if is_artifact(arguments):  # it keeps no passes: they are checked as its graph is compiled again
+        loaded = executable_of(arguments)
+        graph = loaded.graph
+        with progress(arguments, "compiling, and checking each pass"):
+            cache = not arguments.no_cache
+            executable = compile_graph(graph, replace(loaded.options, verify=arguments.level, cache=cache))
+    else:
+        graph = import_graph(arguments)
+        with progress(arguments, "compiling, and checking each pass"):
+            executable = compile(graph, **compile_options(arguments), verify=arguments.level)
     agreements = []
     first = arguments.seed
     for seed in range(first, first + arguments.runs):
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> Report:
     agrees = all(a.agrees for a in agreements)
     passes = [p["name"] for p in executable.report.passes if p["changed"]]
     data = {
-        "agrees": agrees, "level": arguments.level, "backend": executable.options.backend,
+        "agrees": agrees, "level": arguments.level, "backend": executable.options.backend_name,
         "passes": passes, "outputs": [a.data() for a in agreements],
     }  # fmt: skip
     held = f"all claims hold, of {len(passes)} that changed the graph" if arguments.level != "off" else "not checked"
