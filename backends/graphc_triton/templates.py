@@ -72,7 +72,7 @@ def finish(
     fixed = ", ".join(f"{c}: tl.constexpr = {n}" for c, n in constants.items())
     head = f"def {name}({given}, {fixed}):"
     if len(head) > LINE:
-        lines = textwrap.wrap(f"{given},", LINE - 4) + [f"{fixed},"]
+        lines = [*textwrap.wrap(f"{given},", LINE - 4), f"{fixed},"]
         head = "\n".join([f"def {name}(", *(f"    {line}" for line in lines), "):"])
     text = "\n".join(["@triton.jit", head, f'    """{doc}"""', *body]) + "\n"
     return Function(name, text, tuple(arguments), tuple(constants.items()), grid, warps, stages, template)

@@ -36,7 +36,7 @@ def source(graph: Graph) -> str:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_golden(name: str) -> None:
-    path = GOLDEN / f"{name.replace(' ', '_')}.py"
+    path = GOLDEN / f"{name.replace(' ', '_')}.txt"
     text = source(BODY_CASES[name].graph())
     if os.environ.get("GRAPHC_UPDATE_GOLDEN"):
         path.write_text(text)
