@@ -128,7 +128,7 @@ def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
     def back(x: Any) -> Any:
         return tuple(map(back, x)) if isinstance(x, list) else x
 
-    return {name: back(value) for name, value in dict(options).items()}
+    return {name: back(value) for name, value in {**options}.items()}
 
 
 def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, TensorData]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from graphc.cones import widen
+from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import Dim, symbol
@@ -45,6 +47,26 @@ def random_inputs(graph: Graph, dims: Mapping[str, int], seed: int = 0) -> list[
     """Normally distributed inputs at given sizes of the symbols."""
     rng = np.random.default_rng(seed)
     return [rng.normal(size=v.type.concrete(dims)).astype(v.type.dtype.numpy) for v in graph.inputs]
+
+
+def unexplained(graph: Graph, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> str | None:
+    """The first output whose distance from a run in double precision rounding doesn't explain; None: all are right.
+
+    What rounding explains: four times the distance of the interpreter's own result, and 512 units in the last place of the
+    largest output.
+    """
+    expected = interpret(graph, inputs)
+    exact = interpret(widen(graph), [x.astype(np.float64) for x in inputs])
+    largest = max((float(np.abs(v).max(initial=0)) for v in exact), default=0.0)
+    for value, y, reference, truth in zip(graph.outputs, outputs, expected, exact, strict=True):
+        if y.dtype != reference.dtype or y.shape != reference.shape:
+            return f"%{value.name} is {y.dtype}{list(y.shape)} instead of {value.type}"
+        rounding = float(np.abs(reference - truth).max(initial=0))
+        bound = 4 * rounding + 512 * float(np.finfo(y.dtype).eps) * (1 + largest)
+        error = float(np.abs(y - truth).max(initial=0))
+        if not error <= bound:
+            return f"%{value.name} is off by {error} > {bound}"
+    return None
 
 
 def _unary(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
