@@ -42,6 +42,10 @@ def _integer(node: Node) -> bool:
     return node.result.type.dtype.is_integer
 
 
+def _signed(node: Node) -> bool:
+    return node.result.type.dtype.kind != "uint"
+
+
 def _to_x(name: str, equation: str, pattern: AnyPattern) -> Rule:
     return Rule(name, equation, pattern, lambda b, m: m["x"])
 
@@ -77,8 +81,8 @@ REPEATED = (
     _to_x("not-not", "not not x = x", op("logical_not", op("logical_not", X, shared=True))),
     Rule(
         "abs-of-sign",
-        "|-x| = ||x|| = |x|",
-        op("abs", op(("neg", "abs"), X, shared=True)),
+        "|-x| = ||x|| = |x| for signed numbers",
+        op("abs", op(("neg", "abs"), X, shared=True), where=_signed),
         lambda b, m: b.op("abs", m["x"]),
     ),
     Rule(

@@ -62,6 +62,7 @@ DIFFERENT = {
     "x * 0": ("f32", lambda b, x, y: b.op("mul", x, _c(b, x, 0.0))),
     "x - x": ("f32", lambda b, x, y: b.op("sub", x, x)),
     "x / x": ("f32", lambda b, x, y: b.op("div", x, x)),
+    "|-x| of unsigned x": ("u32", lambda b, x, y: b.op("abs", b.op("neg", x))),
     "x / 3": ("f32", lambda b, x, y: b.op("div", x, _c(b, x, 3))),
     "x / 2^100": ("f32", lambda b, x, y: b.op("div", x, _c(b, x, 2.0**100))),
     "i / 2": ("i32", lambda b, x, y: b.op("div", x, _c(b, x, 2))),
