@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,10 @@ class Driver:
         self.context = self.call("cuDevicePrimaryCtxRetain", device)
         self.call("cuCtxSetCurrent", self.context)
         self.stream = self.call("cuStreamCreate", 1)  # non-blocking
+
+    def enter(self) -> None:
+        """Makes the context this thread's."""
+        self.call("cuCtxSetCurrent", self.context)
 
     def call(self, name: str, *arguments: Any) -> Any:
         """A driver call's result; raises GraphcError with the call and the driver's name of the error."""
@@ -103,22 +108,25 @@ class CudaProgram:
         kernels: Sequence[TritonKernel],
         cubins: Mapping[str, tuple[Cubin, ...]],
         constants: Sequence[np.ndarray],
-        driver: Driver | None = None,
+        driver: Driver,
     ) -> None:
-        self.driver = driver or Driver()
+        self.driver = driver
+        driver.enter()
         self.program, self.kernels = program, kernels
         self.cubins = [cubins[k.key] for k in kernels]
         self.functions = [[self._load(c) for c in found] for found in self.cubins]
         sizes = [np.asarray(c).nbytes for c in constants]
         offsets, total = _offsets(sizes)
-        self.constants_memory = self.driver.call("cuMemAlloc", max(total, 1))
-        self.constants = [int(self.constants_memory) + o for o in offsets]
+        memory = self.driver.call("cuMemAlloc", total)
+        self.constants = [int(memory) + o for o in offsets]
         for array, address in zip(constants, self.constants, strict=True):
             self._send(np.ascontiguousarray(array), address)
         self.instances: dict[tuple[tuple[str, int], ...], Instance] = {}
+        weakref.finalize(self, _release, driver, memory, self.instances)
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[np.ndarray, ...]:
         """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
+        self.driver.enter()
         instance = self.instance(dims)
         for array, address in zip(inputs, instance.bases, strict=False):
             self._send(array, address)
@@ -128,6 +136,7 @@ class CudaProgram:
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> list[float]:
         """Seconds of each step of one run, launched one by one."""
+        self.driver.enter()
         instance = self.instance(dims)
         for array, address in zip(inputs, instance.bases, strict=False):
             self._send(array, address)
@@ -147,7 +156,7 @@ class CudaProgram:
             self.instances[key] = self.instances.pop(key)  # the least recently used is first
             return self.instances[key]
         while len(self.instances) >= KEPT_GRAPHS:
-            self._free(self.instances.pop(next(iter(self.instances))))
+            _free(self.driver, self.instances.pop(next(iter(self.instances))))
         found = self.instances[key] = self._make(make_plan(self.program, self.kernels, dims), dims)
         return found
 
@@ -228,10 +237,19 @@ class CudaProgram:
                 raise status_error(self.program, step, int(code))
         return tuple(outputs)
 
-    def _free(self, instance: Instance) -> None:
-        if instance.graph is not None:
-            self.driver.call("cuGraphExecDestroy", instance.graph)
-        self.driver.call("cuMemFree", instance.memory)
+
+def _free(driver: Driver, instance: Instance) -> None:
+    if instance.graph is not None:
+        driver.call("cuGraphExecDestroy", instance.graph)
+    driver.call("cuMemFree", instance.memory)
+
+
+def _release(driver: Driver, memory: Any, instances: dict[tuple[tuple[str, int], ...], Instance]) -> None:
+    """Gives back what a program had on the GPU."""
+    driver.enter()
+    for instance in instances.values():
+        _free(driver, instance)
+    driver.call("cuMemFree", memory)
 
 
 def _address(bases: Sequence[int], place: Place) -> int:

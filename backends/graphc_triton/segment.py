@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from graphc.lowering.program import KernelStep, Program
 from graphc_triton.kernels import TritonKernel
 from graphc_triton.plan import make_plan
 from graphc_triton.target import INTERPRETER
+
+if TYPE_CHECKING:
+    from graphc_triton.launcher import Driver
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,14 @@ class TritonSegment:
             return InterpretedProgram(code.program, code.kernels, constants)
         from graphc_triton.launcher import CudaProgram
 
-        return CudaProgram(code.program, code.kernels, self.cubins, constants)
+        return CudaProgram(code.program, code.kernels, self.cubins, constants, self.driver)
+
+    @functools.cached_property
+    def driver(self) -> Driver:
+        """The GPU's driver. Raises GraphcError where there is none."""
+        from graphc_triton.launcher import Driver
+
+        return Driver()
 
     @functools.cached_property
     def kernels(self) -> Sequence[KernelReport]:
