@@ -73,7 +73,10 @@ def _export(
     shapes = _arranged(bound, {name: dims.get(name) for name in given})
     try:
         with torch.no_grad(), KeepRecurrent(), _quiet():
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dims else None, strict=False)
+            return torch.export.export(
+                model, args, kwargs, dynamic_shapes=shapes if dims else None, strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,  # conditions on sizes become guards of the graph
+            )  # fmt: skip
     except Exception as error:  # the model's own code runs here, and may raise anything
         raise ModelError(
             "torch.export can't take the model", layer=type(model).__name__, seen=_said(error),

@@ -101,7 +101,10 @@ class Symbols:
         sides = [self.expression(a) for a in e.args] if isinstance(e, sympy.core.relational.Relational) else []
         match e:
             case sympy.Eq():
-                return [Guard(sides[0], sides[1])]
+                return [] if sides[0] == sides[1] else [Guard(sides[0], sides[1])]
+            case sympy.Ne():
+                distance = maximum(sides[0] - sides[1], sides[1] - sides[0])
+                smaller, larger = 1, distance
             case sympy.Le() | sympy.Lt():
                 smaller, larger = sides[0], sides[1] - (1 if isinstance(e, sympy.Lt) else 0)
             case sympy.Ge() | sympy.Gt():

@@ -46,10 +46,17 @@ class Architecture:
 
     def dims(self) -> dict[str, dict[int, Any]]:
         """`dynamic=` of graphc.compile."""
-        high = {"batch": 8, "length": 32}
         return {
-            name: {axis: graphc.Dim(d, 1, high[d]) for axis, d in axes.items()} for name, axes in self.dynamic.items()
+            name: {axis: graphc.Dim(d, 1, 32 if d == "length" else 8) for axis, d in axes.items()}
+            for name, axes in self.dynamic.items()
         }
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(batch, length) that one compilation takes: those of the example, the smallest, larger ones."""
+        dims = {d for axes in self.dynamic.values() for d in axes.values()}
+        batches = (2, 1, 3) if "batch" in dims else (2, 2, 2)
+        lengths = (12, 1, 20) if "length" in dims else (12, 12, 12)
+        return list(dict.fromkeys(zip(batches, lengths, strict=True)))
 
 
 def tensors_of(outputs: Any) -> list[torch.Tensor]:
@@ -193,7 +200,7 @@ OTHERS = (
           n_head=4, **_DECODER),
     _text("falcon", "decoder", T.FalconForCausalLM, T.FalconConfig, _tokens(), _IDS, **_DECODER, **_TEXT),
     _text("mixtral", "decoder", T.MixtralForCausalLM, T.MixtralConfig, _tokens(), _IDS, num_key_value_heads=2,
-          num_local_experts=4, num_experts_per_tok=2, **_DECODER, **_TEXT),
+          num_local_experts=4, num_experts_per_tok=2, experts_implementation="batched_mm", **_DECODER, **_TEXT),
     _text("mamba", "decoder", T.MambaForCausalLM, T.MambaConfig, _tokens(), {"input_ids": {0: "batch"}}, vocab_size=100,
           hidden_size=32, num_hidden_layers=2, state_size=4, **_DECODER),
     _text("t5", "encoder-decoder", T.T5ForConditionalGeneration, T.T5Config, _seq2seq, _SEQ2SEQ_DIMS, vocab_size=100,

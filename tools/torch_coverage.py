@@ -1,0 +1,90 @@
+"""Writes docs/torch-models.md: which architectures compile from PyTorch, and how well they agree with it.
+
+    python tools/torch_coverage.py [name ...]      # with names, prints their rows and writes nothing
+
+The models are small, by configuration (tests/frontends/graphc_torch/architectures.py), with seeded weights. Each is
+compiled once for the CPU with dynamic axes and run at several sizes; the error is the largest difference from torch by
+the largest value.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import graphc
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs" / "torch-models.md"
+TOLERANCE = 1e-4
+
+HEAD = """# Models from PyTorch
+
+Made by `tools/torch_coverage.py`; don't edit. Small models by configuration, with seeded weights, exported by torch {torch}
+from transformers {transformers} and compiled once for the CPU with the dynamic axes that are named; `error` is the largest
+difference from torch over all sizes and outputs, by the largest value; `seconds` are those of import and compilation.
+
+| model | kind | dynamic | nodes | error | seconds | |
+|---|---|---|---:|---:|---:|---|
+"""
+
+
+def load_architectures() -> Any:
+    """The module with the models, which lies among the tests."""
+    path = ROOT / "tests" / "frontends" / "graphc_torch" / "architectures.py"
+    spec = importlib.util.spec_from_file_location("architectures", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(architectures: Any, name: str) -> str:
+    """The line of the table for one model; what is refused is told in its last column."""
+    a = architectures.ARCHITECTURES[name]
+    module = a.module()
+    dynamic = ", ".join(sorted({d for axes in a.dynamic.values() for d in axes.values()}))
+    start = time.perf_counter()
+    try:
+        graph = graphc.import_model(module, example_inputs=a.example(), dynamic=a.dims())
+        executable = graphc.compile(graph, cache=False)
+    except graphc.GraphcError as error:
+        reason = (error.seen or error.what).replace("\n", "; ").replace("|", "/")
+        return f"| {name} | {a.kind} | {dynamic} | | | | {reason} |"
+    seconds = time.perf_counter() - start
+    worst = 0.0
+    for i, (batch, length) in enumerate(a.sizes()):
+        inputs = a.example(batch, length, seed=i)
+        with torch.no_grad():
+            expected = architectures.tensors_of(module(**inputs))
+        found = executable.run(None, inputs)
+        worst = max(worst, *(architectures.error(y, z) for y, z in zip(found, expected, strict=True)))
+    verdict = "works" if worst < TOLERANCE else "differs"
+    return f"| {name} | {a.kind} | {dynamic} | {len(graph)} | {worst:.0e} | {seconds:.1f} | {verdict} |"
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    architectures = load_architectures()
+    names = sys.argv[1:] or list(architectures.ARCHITECTURES)
+    lines = []
+    for name in names:
+        lines.append(row(architectures, name))
+        print(lines[-1], flush=True)
+    if not sys.argv[1:]:
+        head = HEAD.format(torch=torch.__version__.partition("+")[0], transformers=transformers.__version__)
+        TARGET.write_text(head + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
