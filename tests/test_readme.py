@@ -1,6 +1,8 @@
 """What the documents say is so: Python runs as printed, commands parse, links lead somewhere."""
 
+import functools
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -20,6 +22,16 @@ DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.
 def blocks(path: Path, language: str = "") -> list[str]:
     """The fenced blocks in that language; in none by default."""
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@functools.cache
+def project_files() -> frozenset[str]:
+    """Every file of the project by its path from the top, but for what tools leave behind."""
+    found: set[str] = set()
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [f for f in folders if not f.startswith((".", "__"))]
+        found.update((Path(folder) / n).relative_to(ROOT).as_posix() for n in names)
+    return frozenset(found)
 
 
 def scripts() -> list[tuple[str, str]]:
@@ -94,6 +106,6 @@ def test_files_that_are_named_exist(path: Path) -> None:
     """`docs/adr/0001.md`, `driver.py`: a path from the top, or a file's name alone."""
     text = path.read_text(encoding="utf-8")
     named = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|ll|md|toml))`", text)
-    files = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.*") if ".git/" not in p.as_posix()}
+    files = project_files()
     names = {f.rpartition("/")[2] for f in files}
     assert [n for n in named if n not in (files if "/" in n else names)] == []
