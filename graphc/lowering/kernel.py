@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Node
-from graphc.ir.symbolic import Dim, symbol
+from graphc.ir.symbolic import Dim, substitute
 from graphc.lowering.facts import dimensions, scratch_sizes
 from graphc.lowering.loop_body import Body
 from graphc.lowering.lower import lower
+from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import flops, kernel_name, nonempty
 
 Emit = Callable[[Body, str], str]
@@ -43,12 +44,26 @@ def fusion_kernel(node: Node, emit: Emit, who: str) -> SourceKernel:
     if node.op.name != "fusion":
         layer = ", ".join(node.origin) or f"%{node.results[0].name}"
         raise UnsupportedOpError(who, [Unsupported(node.op.name, layer, "it can be part of no fused loop")])
-    body = lower(node["body"], node["kind"], kernel_name(node["body"]))
-    name = function_name(body.key())
-    dims = tuple(symbol(s.name, s.low, s.high) for s in dimensions(body))
+    graph, _, given = with_own_names(node)
+    body = lower(graph, node["kind"], kernel_name(graph))
+
+    def at(e: Dim) -> Dim:
+        return substitute(e, given)
+
+    symbol = function_name(body.key())
     moved = sum((v.type.bytes for v in (*node.operands, *node.results)), 0)
-    sizes = sum(scratch_sizes(body), 0), flops(body), moved
-    return SourceKernel(body.key(), name, body.name, emit(body, name), str(body), dims, 1, *sizes, nonempty(body))
+    return SourceKernel(
+        key=body.key(),
+        symbol=symbol,
+        name=body.name,
+        source=emit(body, symbol),
+        loops=str(body),
+        dims=tuple(given[s.name] for s in dimensions(body)),
+        scratch=at(sum(scratch_sizes(body), 0)),
+        flops=at(flops(body)),
+        bytes=moved,
+        nonempty=tuple(map(at, nonempty(body))),
+    )
 
 
 def function_name(text: str) -> str:

@@ -88,8 +88,9 @@ class Nest:
             [x for s in p for x in self.statement(s)] for p in (order.before, order.during, order.after)
         )
         accumulators = [self.start(s) for s in order.during if isinstance(s, lb.Reduce)]
-        inner = nested(body.axes_of("reduction") + body.axes_of("scan"), during)
-        return nested(body.axes_of("parallel"), [*before, *accumulators, *(inner if during else []), *after])
+        inner = nested(body.axes_of("reduction") + body.axes_of("scan"), during) if during else []
+        results = [] if body.axes_of("scan") else [result(s) for s in order.during if isinstance(s, lb.Reduce)]
+        return nested(body.axes_of("parallel"), [*before, *accumulators, *inner, *results, *after])
 
     def statement(self, s: lb.Statement) -> list[str]:
         match s:
@@ -98,7 +99,7 @@ class Nest:
             case lb.Apply():
                 return apply(s)
             case lb.Reduce():
-                return [self.step(s)]
+                return [self.step(s), *([result(s)] if self.body.axes_of("scan") else [])]
             case lb.Load():
                 otherwise = f" else {s.value} = {literal(s.otherwise)};" if s.predicate else ""
                 load = f"if ({holds(s.predicate)}) {{ {self.checks(s)}{s.value} = {self.place(s)}; }}{otherwise}"
@@ -116,17 +117,22 @@ class Nest:
     def start(self, s: lb.Reduce) -> str:
         """The declaration of an accumulator; sums of floats are kept in double."""
         if s.kind in ("argmax", "argmin"):
-            return f"int64_t {s.value} = -1; {c_type(self.types.get(str(s.operand), s.dtype))} {s.value}_best = 0;"
-        return f"{'double' if s.dtype.name == 'f32' else c_type(s.dtype)} {s.value} = {literal(identity(s))};"
+            return f"int64_t {s.value}_acc = -1; {c_type(self.types.get(str(s.operand), s.dtype))} {s.value}_best = 0;"
+        return f"{'double' if s.dtype.name == 'f32' else c_type(s.dtype)} {s.value}_acc = {literal(identity(s))};"
 
     def step(self, s: lb.Reduce) -> str:
         """One point's part in a reduction."""
-        x, v, best = literal(s.operand), s.value, f"{s.value}_best"
+        x, v, best = literal(s.operand), f"{s.value}_acc", f"{s.value}_best"
         if s.kind not in ("argmax", "argmin"):
             return f"if ({holds(s.predicate)}) {v} = {COMBINED[s.kind].format(v, x)};"
         sign = ">" if s.kind == "argmax" else "<"
         better = f"{v} < 0 || ({best} == {best} && ({x} {sign} {best} || {x} != {x}))"
         return f"if (({holds(s.predicate)}) && ({better})) {{ {best} = {x}; {v} = {dim(self.position)}; }}"
+
+
+def result(s: lb.Reduce) -> str:
+    """The value of a reduction, once it is complete; in a scan, up to here."""
+    return f"{c_type(s.dtype)} {s.value} = {s.value}_acc;"
 
 
 def apply(s: lb.Apply) -> list[str]:
