@@ -15,6 +15,7 @@ from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_triton.kernels import WHO, KernelMaker, TritonKernel
 from graphc_triton.plan import check_steps
 from graphc_triton.segment import Code, TritonSegment
+from graphc_triton.supported import refusal
 from graphc_triton.target import INTERPRETER, parse_target
 
 PIPELINE = (
@@ -40,8 +41,8 @@ class TritonBackend:
     name: str = "triton"
 
     def supports(self, node: Node) -> str | None:
-        """Primitives only: composites are decomposed, and fusion makes whole kernels of them again."""
-        return None if node.op.is_primitive else "it is decomposed into primitives"
+        """Primitives that have kernels: composites are decomposed, and fusion makes whole kernels of them again."""
+        return refusal(node) if node.op.is_primitive else "it is decomposed into primitives"
 
     def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
         return PIPELINE

@@ -135,7 +135,7 @@ def _patch() -> None:
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     cast, dot = builder.cast_impl, builder.create_dot
 
-    def value(x: Any) -> np.ndarray:
+    def value(x: Any) -> Any:
         return x.data.view(bfloat16).astype(np.float32) if x.dtype.scalar == tl.bfloat16 else x.data
 
     def rounded(self: Any, x: Any, type: Any, *rest: Any) -> Any:

@@ -13,12 +13,14 @@ from graphc.ir.graph import Node
 from graphc.ir.symbolic import Dim, substitute, symbol
 from graphc.lowering.contraction import find_contraction
 from graphc.lowering.facts import dimensions
-from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, Store, TileBody
+from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, Statement, Store, TileBody
 from graphc.lowering.lower import lower
 from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import flops, kernel_name, nonempty
 from graphc_triton import matmul, pointwise, rows
 from graphc_triton.function import Function
+from graphc_triton.operations import no_form
+from graphc_triton.supported import IN_ORDER, REFUSED
 
 WHO = "the triton backend"
 
@@ -79,7 +81,8 @@ class KernelMaker:
     def __call__(self, node: Node) -> TritonKernel:
         """The kernel of a fusion; raises UnsupportedOpError with the reason where there is none."""
         if node.op.name != "fusion":
-            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, _layer(node), "it can be part of no fused loop")])
+            reason = REFUSED.get(node.op.name, "it can be part of no fused loop")
+            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, _layer(node), reason)])
         try:
             graph, _, given = with_own_names(node)
             body = lower(graph, node["kind"])
@@ -108,7 +111,7 @@ class KernelMaker:
 
 def write(body: Body, strict: bool) -> tuple[Function, ...]:
     """The Triton functions of a body, to be run in order. Raises UnsupportedOpError with all reasons at once."""
-    problems = [Unsupported(body.name, "", reason) for reason in reasons(body)]
+    problems = reasons(body)
     if problems:
         raise UnsupportedOpError(WHO, problems)
     name = body.name
@@ -130,23 +133,23 @@ def _nest(body: LoopBody, name: str, strict: bool) -> Function:
     return rows.emit(body, name, strict)
 
 
-def reasons(body: Body) -> list[str]:
+def reasons(body: Body) -> list[Unsupported]:
     """Why a body has no kernel: all reasons."""
     nests: Sequence[LoopBody] = (body,) if isinstance(body, LoopBody) else body.loops
-    found: list[str] = []
+    found: list[Unsupported] = []
     for nest in nests:
-        if nest.sequential:
-            found.append("a scatter's updates run in order, which blocks don't")
-        if nest.axes_of("scan"):
-            found.append("a running sum goes along its axis in order, which blocks don't")
-        found += [
-            f"a store combines ({s.combine}) with what is there"
-            for s in nest.statements
-            if isinstance(s, Store) and s.combine != "set" and not nest.sequential
-        ]
+        if nest.sequential or nest.axes_of("scan") or any(_combines(s) for s in nest.statements):
+            found.append(Unsupported(body.name, "", IN_ORDER))
         if isinstance(body, TileBody) and _mixes(nest):
-            found.append("a nest of the tile has parallel and reduction axes of its own")
+            found.append(Unsupported(body.name, "", "a nest of the tile has parallel and reduction axes of its own"))
+        for s in nest.statements:
+            if isinstance(s, Apply) and (reason := no_form(s)) is not None:
+                found.append(Unsupported(s.op, "", reason))
     return list(dict.fromkeys(found))
+
+
+def _combines(s: Statement) -> bool:
+    return isinstance(s, Store) and s.combine != "set"
 
 
 def _mixes(nest: LoopBody) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.types import DType
 from graphc.lowering.loop_body import Apply
 
@@ -46,17 +45,15 @@ def literal(x: bool | int | float) -> str:
 
 
 def emit(s: Apply, operands: Sequence[Term], strict: bool) -> Term:
-    """The expression of an Apply; raises UnsupportedOpError for an operator or a type that it has none for."""
-    make = TABLE.get(s.op)
-    if make is None:
-        raise _unsupported(s, "it has no form in Triton's language")
-    if s.op in F32_ONLY and s.operand_dtype.name != "f32":
-        raise _unsupported(s, f"on {s.operand_dtype} it has no form in Triton's language")
-    return make(s, operands, strict)
+    """The expression of an Apply, of which `no_form` says nothing."""
+    return TABLE[s.op](s, operands, strict)
 
 
-def _unsupported(s: Apply, reason: str) -> UnsupportedOpError:
-    return UnsupportedOpError("the triton backend", [Unsupported(s.op, str(s), reason)])
+def no_form(s: Apply) -> str | None:
+    """Why there is no expression for an operator, or none at its type; None: there is one."""
+    if s.op not in TABLE:
+        return NO_FORM
+    return f"on {s.operand_dtype} {NO_FORM}" if s.op in F32_ONLY and s.operand_dtype.name != "f32" else None
 
 
 def _infix(sign: str) -> Emit:
@@ -110,6 +107,8 @@ def integer_range(dtype: DType) -> tuple[int, int]:
     info = np.iinfo(dtype.numpy)
     return int(info.min), int(info.max)
 
+
+NO_FORM = "it has no form in Triton's language"
 
 F32_ONLY = frozenset({"tanh"})
 """What is written for f32 alone."""

@@ -11,6 +11,7 @@ from graphc.lowering.memory import Lifetime, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program
 from graphc_triton.function import Argument
 from graphc_triton.kernels import WHO, TritonKernel
+from graphc_triton.supported import REFUSED
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def check_steps(program: Program) -> None:
     """Raises UnsupportedOpError for steps that have no launch: loops."""
     loops = [s for s in program.steps if isinstance(s, LoopStep)]
     if loops:
-        reason = "a loop over kernels has no form in a CUDA graph of plain launches"
-        raise UnsupportedOpError(WHO, [Unsupported(s.name, ", ".join(s.origin), reason) for s in loops])
+        raise UnsupportedOpError(WHO, [Unsupported(s.name, ", ".join(s.origin), REFUSED["scan"]) for s in loops])
 
 
 def make_plan(program: Program, kernels: Sequence[TritonKernel], dims: Mapping[str, int]) -> Plan:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from graphc.ir.symbolic import Dim, substitute, symbol
 from graphc.lowering.loop_body import Load, LoopBody, Reduce, Statement, Store, TileBody
-from graphc.lowering.rewriting import defined, map_expressions, operands, rename_values, symbols_read
+from graphc.lowering.rewriting import defined, map_expressions, rename_values, symbols_read
 
 
 def recompute_rows(body: TileBody) -> list[LoopBody]:
@@ -24,11 +24,11 @@ def recompute_rows(body: TileBody) -> list[LoopBody]:
                 statements += moved
                 renamed[s.value] = result
             elif not (isinstance(s, Store) and s.buffer in rows):
-                statements.append(_renamed(s, renamed))
+                statements.append(rename_values(s, renamed))
         ready = replace(loop, statements=tuple(statements))
         for s in loop.statements:
             if isinstance(s, Store) and s.buffer in rows:
-                sources[s.buffer] = ready, _renamed(s, renamed)
+                sources[s.buffer] = ready, replace(s, operand=renamed.get(str(s.operand), s.operand))
         loops.append(ready)
     return loops
 
@@ -47,11 +47,3 @@ def _again(source: LoopBody, store: Store, load: Load, loop: LoopBody) -> tuple[
     moved = [rename_values(map_expressions(s, lambda e: e if isinstance(e, int) else substitute(e, moves)), names)
              for s in found]  # fmt: skip
     return moved, names[str(store.operand)]
-
-
-def _renamed(s: Statement, names: dict[str, str]) -> Statement:
-    if not any(o in names for o in operands(s)):
-        return s
-    value = defined(s)
-    kept = rename_values(s, names)
-    return kept if value is None else replace(kept, value=value)  # type: ignore[type-var]
