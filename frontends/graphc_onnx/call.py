@@ -118,6 +118,13 @@ class Call:
             raise Refused(f"its {what} must not depend on the data of a run{shown}", inputs)
         return as_dims(known)
 
+    def size(self, index: int, what: str) -> Dim:
+        """The operand's one size or position."""
+        sizes = self.sizes(index, what)
+        if len(sizes) != 1:
+            raise self.wrong(f"{what} must be one number", sizes)
+        return sizes[0]
+
     def numbers(self, index: int, what: str) -> np.ndarray:
         """The operand's contents as numbers, in its own shape and dtype."""
         if any(isinstance(d, Expr) for d in self.sizes(index, what)):

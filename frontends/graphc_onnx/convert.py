@@ -207,6 +207,10 @@ class _Importer:
                 self.refuse(node, scope, e)
             except GraphcError as e:
                 raise as_model_error(e, scope.layer(node)) from e
+            except (LookupError, ValueError, ArithmeticError) as e:
+                # Conversions take a node's shapes and numbers for what its operator asks for: those of a damaged model
+                # end here where no check of their own has named what is wrong.
+                raise ModelError("the node breaks its operator's rules", layer=scope.layer(node), seen=repr(e)) from e
 
     def forget(self, node: NodeProto, scope: Scope) -> None:
         for name in node.output:

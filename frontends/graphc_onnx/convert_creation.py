@@ -62,7 +62,7 @@ def filled(c: Call, fill: Tensor, shape: tuple[Dim, ...]) -> Value | Tensor:
 
 def _range(c: Call) -> Value | Tensor:
     """start + i * delta while below (or above) the limit."""
-    start, limit, delta = (c.sizes(i, what)[0] for i, what in ((0, "start"), (1, "limit"), (2, "delta")))
+    start, limit, delta = (c.size(i, what) for i, what in ((0, "start"), (1, "limit"), (2, "delta")))
     dtype = c.tensor(0).type.dtype
     if isinstance(delta, Expr):
         raise Refused("a dynamic delta isn't supported")
@@ -113,7 +113,7 @@ def _trilu(c: Call) -> Value:
 
 def _one_hot(c: Call) -> Value:
     indices, values = c.b.cast(c.x(0), i64), c.x(2)
-    depth = c.sizes(1, "depth")[0]
+    depth = c.size(1, "depth")
     if not isinstance(depth, Expr):
         depth = int(depth)
     rank = indices.type.rank

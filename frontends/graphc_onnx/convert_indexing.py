@@ -98,7 +98,7 @@ def _scatter_nd(c: Call) -> Value:
 def _top_k(c: Call) -> list[Value]:
     x = c.x()
     axis = c.axis(c.get("axis"), x.type.rank)
-    k = int(c.get("k")) if c.opset < 10 else c.sizes(1, "k")[0]
+    k = int(c.get("k")) if c.opset < 10 else c.size(1, "k")
     if isinstance(k, int) and k < 0:
         raise c.wrong("k is negative", k)
     return list(c.b.ops("top_k", x, axis=axis, k=k, largest=bool(c.get("largest", 1))))

@@ -10,6 +10,8 @@ from graphc_onnx.call import Call, Converter
 from graphc_onnx.convert_movement import concatenate, part
 from graphc_onnx.imported import Item, Refused, Tensor
 
+_MOST_PARTS = 4096
+
 
 def _construct(c: Call) -> tuple[Tensor, ...]:
     return tuple(c.tensor(i) for i in range(len(c.operands)))
@@ -59,12 +61,12 @@ def _split(c: Call) -> tuple[Tensor, ...]:
     if isinstance(whole, Expr):
         raise Refused("splitting a dynamic axis isn't supported")
     drop = not c.has(1) and not c.get("keepdims", 1)
-    if not c.has(1):
-        sizes = [1] * whole
-    elif c.tensor(1).rank == 0:
-        size = c.integer(1, "size of parts")
+    if not c.has(1) or c.tensor(1).rank == 0:
+        size = c.integer(1, "size of parts") if c.has(1) else 1
         if size < 1:
             raise c.wrong("parts must have a positive size", size)
+        if whole // size > _MOST_PARTS:
+            raise Refused(f"a sequence of more than {_MOST_PARTS} tensors isn't supported")
         sizes = [min(size, whole - start) for start in range(0, whole, size)]
     else:
         sizes = list(c.integers(1, "sizes of parts"))
