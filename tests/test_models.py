@@ -1,5 +1,7 @@
 """Whole models through the LLVM backend: the error against a run in double precision is at most twice onnxruntime's.
 
+Where convolutions are Winograd's, in fast numerics alone, it is below a thousandth of the largest value instead.
+
 The nine networks of the onnx package at full size, and small ones of the eight architectures that the benchmarks use, as
 torch exports them.
 """
@@ -18,6 +20,9 @@ from graphc.testing.light_models import light_model, names
 
 FLOOR = 2e-7
 """Of the largest value: less than two units in the last place of f32, which no choice of kernels decides."""
+
+WINOGRAD = 1e-3
+"""Of the largest value: what a network of Winograd's convolutions may differ by."""
 
 
 def check(model: bytes, inputs: list[np.ndarray]) -> None:
@@ -41,7 +46,9 @@ def check(model: bytes, inputs: list[np.ndarray]) -> None:
     for numerics in ("fast", "strict"):
         executable = graphc.compile(graph, numerics=numerics)
         ours = [executable.run(None, {graph.inputs[0].name: x})[0] for x in inputs]
-        assert error(ours) <= max(2 * error(theirs), FLOOR), numerics
+        approximate = any("winograd" in k.name for k in executable.kernels)
+        assert not (approximate and numerics == "strict")
+        assert error(ours) <= (WINOGRAD if approximate else max(2 * error(theirs), FLOOR)), numerics
 
 
 @pytest.mark.slow

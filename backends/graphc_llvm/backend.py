@@ -20,6 +20,7 @@ from graphc_llvm.segment import Code, Compiled, LlvmSegment
 from graphc_llvm.store import restore, store
 from graphc_llvm.target import Target, check_runs_here, parse_target
 from graphc_llvm.threads import available_threads
+from graphc_llvm.winograd import Winograd
 
 PIPELINE = (
     "canonicalize",
@@ -48,7 +49,9 @@ class LlvmBackend:
         return None if node.op.is_primitive else "it is decomposed into primitives"
 
     def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
-        return (*PIPELINE, Pack(parse_target(options.target)), "cse", "dce")
+        target = parse_target(options.target)
+        approximate = [Winograd(target)] if options.numerics == "fast" else []
+        return (*PIPELINE, *approximate, Pack(target), "cse", "dce")
 
     def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> LlvmSegment:
         target = parse_target(options.target)

@@ -32,7 +32,6 @@ from graphc_llvm.emit import (
     I64,
     PTR,
     binary,
-    fma,
     fold_range,
     for_range,
     i32,
@@ -42,11 +41,11 @@ from graphc_llvm.emit import (
     load_vector,
     offset,
     prefetch,
-    splat,
     store_vector,
     tail_mask,
 )
 from graphc_llvm.gemm_epilogue import Epilogue
+from graphc_llvm.register_tile import add_products
 from graphc_llvm.target import Target
 
 BLOCK_DEPTH = 512
@@ -309,20 +308,17 @@ class _Gemm:
             b_tap = offset(b, b_base, self.at.sum(c.b_address, c.taps), self.element)
             pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(*addresses, strict=True)]
             a_stride, b_stride = self.at.dim(c.a_address.of(c.inner.name)), self.at.dim(c.b_address.of(c.inner.name))
-            with fold_range(b, *depth, 1, outer.carried, "k") as loop:
-                b_at = offset(b, b_tap, b.mul(loop.index, b_stride), self.element)
-                a_at = b.mul(loop.index, a_stride)
-                columns = [self.load_b(b_at, v) for v in range(self.vectors)]
+
+            def columns(k: ir.Value) -> list[ir.Value]:
+                b_at = offset(b, b_tap, b.mul(k, b_stride), self.element)
+                found = [self.load_b(b_at, v) for v in range(self.vectors)]
                 if ahead is not None:
-                    term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), loop.index)
+                    term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), k)
                     prefetch(b, offset(b, ahead, b.mul(term, i64(CACHE_LINE))))
-                following = []
-                for r in range(height):
-                    x = splat(b, load(b, offset(b, pointers[r], a_at, self.element), self.element), self.lanes)
-                    sums = loop.carried[r * self.vectors : (r + 1) * self.vectors]
-                    following += [fma(b, x, y, z) for y, z in zip(columns, sums, strict=True)]
-                loop.update(following)
-            outer.update(loop.results)
+                return found
+
+            sums = add_products(b, pointers, a_stride, columns, depth, outer.carried)
+            outer.update(sums)
             self.at.env = saved
         return outer.results
 

@@ -52,15 +52,19 @@ class Epilogue:
         saved = dict(self.at.env)
         with for_range(b, i64(0), count, name="done") as r:
             self.at.unravel(b.add(row, r), c.rows)
-            self.at.env[c.column.name] = b.mul(self.at.env["panel"], i64(c.width))
-            bases = self.bases()
-            line = offset(b, tile, b.mul(r, i64(c.width)), self.element)
-            for v in range(self.vectors):
-                values = {
-                    c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
-                }
-                self.emit_statements(values, bases, v, masks)
+            self.emit_row(offset(b, tile, b.mul(r, i64(c.width)), self.element), masks)
         self.at.env = saved
+
+    def emit_row(self, line: ir.Value, masks: Masks) -> None:
+        """Computes and stores one row of a panel, of which the axes say which it is, from its sums at `line`."""
+        b, c = self.b, self.c
+        self.at.env[c.column.name] = b.mul(self.at.env["panel"], i64(c.width))
+        bases = self.bases()
+        for v in range(self.vectors):
+            values = {
+                c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
+            }
+            self.emit_statements(values, bases, v, masks)
 
     def bases(self) -> dict[int, tuple[ir.Value, bool]]:
         """For each load and store: the address at the panel's first column, and whether it moves along the column."""

@@ -12,13 +12,13 @@ from importlib import resources
 import llvmlite.binding as llvm
 
 from graphc.errors import Unsupported, UnsupportedOpError
-from graphc.ir.graph import Node
+from graphc.ir.graph import Graph, Node
 from graphc.ir.symbolic import Dim, substitute
 from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
 from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import kernel_name, nonempty
-from graphc_llvm import contraction, gemm, nest, sorting
+from graphc_llvm import contraction, gemm, nest, sorting, winograd_kernel
 from graphc_llvm.cache import Cache
 from graphc_llvm.jit import compile_object
 from graphc_llvm.target import Target
@@ -64,10 +64,12 @@ class KernelMaker:
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
         graph, own, given = with_own_names(node)
-        body = lower(graph, node["kind"], kernel_name(graph))
-        key = self.key(nest.kernel_symbol(body))  # the text, and the ranges of its symbols
+        convolution = winograd_kernel.as_convolution(graph)
+        body = lower(convolution or graph, node["kind"], kernel_name(graph))
+        text = nest.kernel_symbol(body)  # stands for the body's text, and the ranges of its symbols
+        key = self.key(f"winograd {text}" if convolution else text)
         if key not in self.made:
-            self.made[key] = self.emit(body, key, own)
+            self.made[key] = self.winograd(graph, body, key, own) if convolution else self.emit(body, key, own)
         return _at(given, self.made[key])
 
     def sort(self, node: Node) -> Kernel:
@@ -90,6 +92,19 @@ class KernelMaker:
     def key(self, text: str) -> str:
         """What stands for the code that this compilation makes of `text`."""
         return hashlib.sha256(f"{text} {self.target.key} {self.numerics} {sources_digest()}".encode()).hexdigest()
+
+    def winograd(self, graph: Graph, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
+        """The kernel of a fusion with a `winograd_conv`, given it and its body as a convolution."""
+        c = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
+        assert c is not None, "fusion puts nothing around winograd_conv that isn't computed row by row"
+        info = nest.kernel_info(body, self.target)
+        w = winograd_kernel.plan(graph, c, self.target)
+        symbol = f"kernel_{key[:32]}"
+        text = winograd_kernel.emit(w, symbol, info.dims, self.target, self.numerics)
+        loops = f"// The sum is taken by Winograd's F(4x4, 3x3), in place of this one over 6x6 positions.\n{body}"
+        dims = tuple(symbols[name] for name in info.dims)
+        sizes = w.work_items, w.scratch_bytes, w.flops, info.bytes
+        return Kernel(key, symbol, body.name, "winograd", text, loops, dims, *sizes)
 
     def emit(self, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
         product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None

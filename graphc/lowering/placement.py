@@ -11,7 +11,9 @@ from graphc.lowering.index_maps import Index, reshape_index
 from graphc.ops.movement import inverse
 
 REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "argmax", "argmin"})
-CONTRACTIONS = frozenset({"dot", "conv", "conv_input_grad", "conv_weight_grad", "window_max", "window_sum"})
+CONTRACTIONS = frozenset({
+    "dot", "conv", "conv_input_grad", "conv_weight_grad", "winograd_conv", "window_max", "window_sum",
+})  # fmt: skip
 
 
 def reduced_axes(node: Node) -> tuple[int, ...]:

@@ -28,13 +28,14 @@ from graphc.ops import (
     softmax,
     sorting,
     windows,
+    winograd,
 )
 
 GROUP = "graphc.operators"
 
 FAMILIES = (
     constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, fusion,
-    activations, softmax, normalization, attention, pooling, lrn, recurrent, resize,
+    activations, softmax, normalization, attention, pooling, lrn, recurrent, resize, winograd,
 )  # fmt: skip
 
 

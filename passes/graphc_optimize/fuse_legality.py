@@ -25,6 +25,9 @@ ROW_MOVES = frozenset({"reshape", "transpose", "reverse"})
 ALONE = SCATTERS | RUNNING | {"concat"}
 """Operators with nests of their own form."""
 
+TEMPLATES = frozenset({"winograd_conv"})
+"""Operators without a loop body, which only a backend that chose them has a template for."""
+
 MOST_BUFFERS = 24
 """Operands and results of one kernel: each needs its address in a register."""
 
@@ -49,7 +52,7 @@ def is_source(node: Node) -> bool:
 
 def is_fusible(node: Node) -> bool:
     """Whether the node can be in a fusion."""
-    return node.op.name in LOWERABLE and node.op.name != "constant"
+    return node.op.name in LOWERABLE | TEMPLATES and node.op.name != "constant"
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ def _is_contraction(group: Group, node: Node) -> bool:
     result = node.results[0]
     frame = _frame("i", result.type.shape)
     rest = [n for n in group.nodes if n not in before and n is not node]
+    if node.op.name == "winograd_conv" and not (_reads_whole(node, inside) and all(map(_keeps_place, rest))):
+        return False
     placed = place(rest, result, frame)
     placed.update({v: tuple(frame) for v in node.results})
     if not all(v in placed for v in group.outputs):
@@ -155,6 +160,16 @@ def _is_contraction(group: Group, node: Node) -> bool:
     return _compute_once(rest, placed, result.type.size)
 
 
+def _reads_whole(node: Node, inside: set[Node]) -> bool:
+    """Whether a product's first operand is read as it lies in memory."""
+    return node.operands[0].producer not in inside
+
+
+def _keeps_place(node: Node) -> bool:
+    """Whether every element of the result is computed where its operands' elements lie, or one that repeats."""
+    return "elementwise" in node.op.traits or node.op.name == "broadcast"
+
+
 def _columns(node: Node, frame: Sequence[Dim]) -> Sequence[Dim]:
     """The coordinates of the result that only the second operand of a product has."""
     if node.op.name == "dot":
@@ -163,6 +178,8 @@ def _columns(node: Node, frame: Sequence[Dim]) -> Sequence[Dim]:
         return frame[len(frame) - count :]
     if node.op.name in ("conv", "conv_input_grad"):
         return [frame[ConvSpec.from_attributes(node.attributes).channel_axis]]
+    if node.op.name == "winograd_conv":
+        return [frame[3]]
     return ()
 
 
@@ -186,6 +203,8 @@ def _summed_axes(node: Node, position: int) -> Sequence[int]:
         spec = ConvSpec.from_attributes(node.attributes)
         out, per_group, window = spec.kernel_axes
         return (per_group, *window) if node.op.name == "conv" else (out, *window)
+    if node.op.name == "winograd_conv" and position == 1:
+        return (0, 1, 2)
     return range(node.operands[position].type.rank)
 
 

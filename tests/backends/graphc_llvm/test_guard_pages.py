@@ -162,3 +162,18 @@ def test_kernels_of_every_template_stay_in_their_buffers(name: str) -> None:
         for side in SIDES:
             for seen, want in zip(run_guarded(executable, inputs, side), expected, strict=True):
                 assert difference(seen, want) is None, f"{dims}: {difference(seen, want)}"
+
+
+WINOGRAD = {"13x14x20": (13, 20, 30), "16x17x64": (16, 64, 64), "30x31x19": (30, 19, 130)}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_kernels_stay_in_their_buffers(name: str) -> None:
+    graph = convolution(*WINOGRAD[name])
+    executable = graphc.compile(graph, threads=2)
+    assert executable.kernels[0].name.startswith("winograd_conv")
+    inputs = random_inputs(graph, {})
+    (expected,) = interpret(graph, inputs)
+    for side in SIDES:
+        (seen,) = run_guarded(executable, inputs, side)
+        assert np.abs(seen - expected).max() < 1e-4 * np.abs(expected).max()
