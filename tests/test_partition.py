@@ -272,3 +272,40 @@ def test_random_graphs_on_two_backends(graph: Graph, dims: dict[str, int], data:
     ):
         scale = float(np.abs(expected).max(initial=0))
         np.testing.assert_allclose(seen, expected, rtol=1e-9, atol=1e-9 * (1 + scale))
+
+
+def test_outputs_that_need_no_computing() -> None:
+    graph = graphc.parse_graph("""
+    graph @still(%x: f32[n]) {
+      %k: f32[3] = iota() {axis=0, dtype=f32, shape=[3]}
+      %e: f32[3] = exp(%k)
+      return %x, %e, %k
+    }
+    """)
+    x = np.ones(2, np.float32)
+    for refuses in (frozenset(), frozenset({"exp"}), frozenset({"exp", "iota"})):
+        executable = graphc.compile(graph, [Toy(refuses=refuses), "llvm"], cache=False)
+        for seen, expected in zip(executable(x), graphc.interpret(graph, [x]), strict=True):
+            np.testing.assert_allclose(seen, expected, rtol=1e-6)
+        assert not np.shares_memory(executable(x)[0], x)
+    through = graphc.parse_graph("graph @through(%x: f32[n]) {\n  return %x\n}")
+    np.testing.assert_array_equal(graphc.compile(through, [Toy(), "llvm"], cache=False)(x), x)
+
+
+def test_passes_are_checked_part_by_part() -> None:
+    executable = graphc.compile(net(), [Toy(refuses=frozenset({"tanh"})), "llvm"], verify="sample")
+    assert {p["graph"] for p in executable.report.passes} >= {"net_0", "net_1", "net_2"}
+    assert_same(executable, net(), inputs())
+
+
+def test_weights_do_not_cross() -> None:
+    b = graphc.Builder(Graph("weights"), origin=("layer",))
+    x = b.input("x", f64, (4, 4))
+    w = b.transpose(b.constant(np.random.default_rng(0).standard_normal((4, 4))), (1, 0))
+    y = b.op("matmul", b.op("tanh", b.op("matmul", x, w)), w)
+    graph = b.returns(y)
+    executable = graphc.compile(graph, [Toy(refuses=frozenset({"tanh"})), "llvm"], cache=False)
+    assert [p["backend"] for p in executable.report.partition["parts"]] == ["toy", "llvm", "toy"]
+    assert len(executable.report.partition["copies"]) == 2
+    arrays = [np.random.default_rng(1).standard_normal((4, 4))]
+    np.testing.assert_allclose(executable(*arrays), graphc.interpret(graph, arrays)[0], rtol=1e-12)
