@@ -22,7 +22,7 @@ MOST_SYMBOLIC_ELEMENTS = 1024
 # Bytes of one tensor: more than any machine has, so such a size is a mistake or an attack.
 LARGEST_TENSOR = 1 << 36
 # Characters of a dim's text.
-LONGEST_EXPRESSION = 1000
+LONGEST_EXPRESSION = 3000
 
 ONNX_DTYPES: Mapping[int, DType] = {
     TensorProto.FLOAT: DTYPES["f32"], TensorProto.DOUBLE: DTYPES["f64"], TensorProto.FLOAT16: DTYPES["f16"],
@@ -169,12 +169,14 @@ def materialize(b: Builder, tensor: Tensor) -> Value:
 
 
 def check_size(value: Value) -> None:
-    """Raises ModelError for a value that no memory holds, or whose dims are too long to reason about."""
+    """Raises ModelError for a value that no memory holds; refused where its dims are too long to reason about."""
     for d in value.type.shape:
         if isinstance(d, int) and d < 0:
             raise ModelError("a dim is negative", seen=value.type)
-        if is_too_long(d) or (isinstance(d, int) and d > LARGEST_TENSOR):
-            raise ModelError("a dim is too large", seen=str(d)[:100])
+        if isinstance(d, int) and d > LARGEST_TENSOR:
+            raise ModelError("a dim is too large", seen=d)
+        if is_too_long(d):
+            raise Refused("its shape is too long an expression of the dynamic dims")
     size = value.type.bytes
     if isinstance(size, int) and size > LARGEST_TENSOR:
         raise ModelError("a tensor is too large", seen=value.type, expected=f"at most {LARGEST_TENSOR} bytes")
