@@ -96,7 +96,9 @@ class KernelMaker:
     def winograd(self, graph: Graph, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
         """The kernel of a fusion with a `winograd_conv`, given it and its body as a convolution."""
         c = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
-        assert c is not None, "fusion puts nothing around winograd_conv that isn't computed row by row"
+        if c is None or not winograd_kernel.is_packed(c):
+            reason = "its weights aren't packed, or channels are too few, as only the pass `winograd` sees to"
+            raise UnsupportedOpError("the llvm backend", [Unsupported("winograd_conv", body.name, reason)])
         info = nest.kernel_info(body, self.target)
         w = winograd_kernel.plan(graph, c, self.target)
         symbol = f"kernel_{key[:32]}"

@@ -73,6 +73,13 @@ def as_convolution(body: Graph) -> Graph | None:
     return copy
 
 
+def is_packed(c: Contraction) -> bool:
+    """Whether the weights of a panel lie in the order in which they are read: position, channel, lane."""
+    channel = c.width * c.inner.extent
+    strides = (REACH * channel, channel, c.width)
+    return tuple(c.b_address.of(a.name) for a in (*c.taps, c.inner)) == strides
+
+
 @dataclass(frozen=True)
 class Winograd:
     """What the kernel does: `c` is the 6x6 convolution in its place; `block` tiles are done at a time, `height` in registers.

@@ -6,6 +6,7 @@ import torch
 
 import graphc
 from graphc.cones import widen
+from graphc.errors import UnsupportedOpError
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -155,3 +156,12 @@ def test_the_pass_keeps_its_claim() -> None:
     target = parse_target("x86-64-v4")
     records = PassManager([Winograd(target), Pack(target)], verify="full").run(graph, PassContext())
     assert records[0].changed
+
+
+def test_weights_that_nothing_packed_are_refused_or_decomposed() -> None:
+    b = Builder()
+    x, u = b.input("x", f32, (1, 9, 9, 32)), b.input("u", f32, (6, 6, 32, 128))
+    graph = b.returns(b.op("winograd_conv", x, u, padding=(1, 1, 1, 1)))
+    check(graph)  # the pipeline decomposes it
+    with pytest.raises(UnsupportedOpError, match="aren't packed"):
+        graphc.compile(graph, passes=[])
