@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,10 @@ HEAD = """# Models from PyTorch
 
 Made by `tools/torch_coverage.py`; don't edit. Small models by configuration, with seeded weights, exported by torch {torch}
 from transformers {transformers} and compiled once for the CPU with the dynamic axes that are named; `error` is the largest
-difference from torch over all sizes and outputs, by the largest value; `seconds` are those of import and compilation.
+difference from torch over all sizes and outputs, by the largest value.
 
-| model | kind | dynamic | nodes | error | seconds | |
-|---|---|---|---:|---:|---:|---|
+| model | kind | dynamic | nodes | error | |
+|---|---|---|---:|---:|---|
 """
 
 
@@ -53,14 +52,12 @@ def row(architectures: Any, name: str) -> str:
     a = architectures.ARCHITECTURES[name]
     module = a.module()
     dynamic = ", ".join(sorted({d for axes in a.dynamic.values() for d in axes.values()}))
-    start = time.perf_counter()
     try:
         graph = graphc.import_model(module, example_inputs=a.example(), dynamic=a.dims())
         executable = graphc.compile(graph, cache=False)
     except graphc.GraphcError as error:
         reason = (error.seen or error.what).replace("\n", "; ").replace("|", "/")
-        return f"| {name} | {a.kind} | {dynamic} | | | | {reason} |"
-    seconds = time.perf_counter() - start
+        return f"| {name} | {a.kind} | {dynamic} | | | {reason} |"
     worst = 0.0
     for i, (batch, length) in enumerate(a.sizes()):
         inputs = a.example(batch, length, seed=i)
@@ -69,7 +66,7 @@ def row(architectures: Any, name: str) -> str:
         found = executable.run(None, inputs)
         worst = max(worst, *(architectures.error(y, z) for y, z in zip(found, expected, strict=True)))
     verdict = "works" if worst < TOLERANCE else "differs"
-    return f"| {name} | {a.kind} | {dynamic} | {len(graph)} | {worst:.0e} | {seconds:.1f} | {verdict} |"
+    return f"| {name} | {a.kind} | {dynamic} | {len(graph)} | {worst:.0e} | {verdict} |"
 
 
 def main() -> None:
