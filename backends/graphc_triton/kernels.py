@@ -82,16 +82,12 @@ class KernelMaker:
         """The kernel of a fusion; raises UnsupportedOpError with the reason where there is none."""
         if node.op.name != "fusion":
             reason = REFUSED.get(node.op.name, "it can be part of no fused loop")
-            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, _layer(node), reason)])
-        try:
-            graph, _, given = with_own_names(node)
-            body = lower(graph, node["kind"])
-            key = self.key(f"{body.key()} {sorted(map(repr, dimensions(body)))}")
-            if key not in self.made:
-                self.made[key] = self.make(body, key)
-        except UnsupportedOpError as e:
-            # The layer is known here, not where the reason was found.
-            raise UnsupportedOpError(WHO, [replace(u, layer=_layer(node)) for u in e.unsupported]) from None
+            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, "", reason)])
+        graph, _, given = with_own_names(node)
+        body = lower(graph, node["kind"])
+        key = self.key(f"{body.key()} {sorted(map(repr, dimensions(body)))}")
+        if key not in self.made:
+            self.made[key] = self.make(body, key)
         return _at(given, replace(self.made[key], name=kernel_name(node["body"])))
 
     def key(self, text: str) -> str:
@@ -142,9 +138,8 @@ def reasons(body: Body) -> list[Unsupported]:
             found.append(Unsupported(body.name, "", IN_ORDER))
         if isinstance(body, TileBody) and _mixes(nest):
             found.append(Unsupported(body.name, "", "a nest of the tile has parallel and reduction axes of its own"))
-        for s in nest.statements:
-            if isinstance(s, Apply) and (reason := no_form(s)) is not None:
-                found.append(Unsupported(s.op, "", reason))
+        applied = [s for s in nest.statements if isinstance(s, Apply)]
+        found += [Unsupported(s.op, "", reason) for s in applied if (reason := no_form(s)) is not None]
     return list(dict.fromkeys(found))
 
 
@@ -174,10 +169,6 @@ def function_name(body: Body) -> str:
         elif isinstance(s, Apply) and s.op != "cast":
             found[s.op] = None
     return "_".join(list(found)[:6] or ["copy"]) + "_kernel"
-
-
-def _layer(node: Node) -> str:
-    return ", ".join(node.origin) or f"%{node.results[0].name}"
 
 
 def _at(symbols: Mapping[str, Dim], kernel: TritonKernel) -> TritonKernel:

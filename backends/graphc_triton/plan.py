@@ -57,7 +57,9 @@ def check_steps(program: Program) -> None:
     """Raises UnsupportedOpError for steps that have no launch: loops."""
     loops = [s for s in program.steps if isinstance(s, LoopStep)]
     if loops:
-        raise UnsupportedOpError(WHO, [Unsupported(s.name, ", ".join(s.origin), REFUSED["scan"]) for s in loops])
+        raise UnsupportedOpError(
+            WHO, [Unsupported(s.name, ", ".join(s.origin), REFUSED["scan"], s.origin) for s in loops]
+        )
 
 
 def make_plan(program: Program, kernels: Sequence[TritonKernel], dims: Mapping[str, int]) -> Plan:

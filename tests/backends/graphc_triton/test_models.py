@@ -103,6 +103,16 @@ def test_an_integer_division_without_a_value_is_reported(interpreted: Call, x: i
         interpreted(run_graph, print_graph(graph), {}, (bad, np.array([y, 1], np.int32)), "triton")
 
 
+def test_what_has_no_kernel_runs_on_the_next_backend(interpreted: Call) -> None:
+    b = Builder()
+    x = b.input("x", f32, (symbol("n"), 8))
+    y = b.ops("sort", b.op("tanh", x), axis=1, descending=False)[0]
+    graph = b.returns(b.op("softmax", y, axis=1))
+    given = RNG.standard_normal((3, 8)).astype(np.float32)
+    (seen,) = interpreted(run_graph, print_graph(graph), {}, (given,), ["triton", "llvm"])
+    assert_close(seen, interpret(graph, [given])[0])
+
+
 def test_nan_and_infinity_are_honoured(interpreted: Call) -> None:
     b = Builder()
     x = b.input("x", f32, (2, 5))
