@@ -109,3 +109,10 @@ def test_files_that_are_named_exist(path: Path) -> None:
     files = project_files()
     names = {f.rpartition("/")[2] for f in files}
     assert [n for n in named if n not in (files if "/" in n else names)] == []
+
+
+def test_records_of_decisions_are_numbered_once() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [p.name[:4] for p in records] == [f"{i:04}" for i in range(1, len(records) + 1)]
+    for i, p in enumerate(records, 1):
+        assert p.read_text(encoding="utf-8").startswith(f"# {i}. ")
