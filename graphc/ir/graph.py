@@ -127,6 +127,7 @@ class Graph:
         self._nodes: list[Node] = []
         self._outputs: list[Value] = []
         self._names: set[str] = set()
+        self._untried: dict[str, int] = {}  # by hint, the first number that may still be free
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -143,11 +144,21 @@ class Graph:
     def fresh_name(self, hint: str) -> str:
         """A name not yet taken in this graph, reserved for the caller; characters outside [A-Za-z0-9_.] become "_"."""
         base = _identifier(hint) or "v"
-        name, n = base, 1
-        while name in self._names:
-            name, n = f"{base}_{n}", n + 1
+        name = base
+        if name in self._names:
+            n = self._untried.get(base, 1)
+            while (name := f"{base}_{n}") in self._names:
+                n += 1
+            self._untried[base] = n + 1
         self._names.add(name)
         return name
+
+    def _free_name(self, name: str) -> None:
+        """Lets a name be given again."""
+        self._names.discard(name)
+        base, _, number = name.rpartition("_")
+        if number.isdigit():
+            self._untried[base] = min(self._untried.get(base, 1), int(number))
 
     def add_input(self, name: str, type: TensorType) -> Value:
         """Appends a graph input; its name is made unique."""
@@ -160,7 +171,7 @@ class Graph:
         if value.uses:
             raise ValueError(f"input %{value.name} is still used")
         self.inputs.remove(value)
-        self._names.discard(value.name)
+        self._free_name(value.name)
 
     def insert(self, node: Node, before: Node | None = None) -> Node:
         """Puts a node before another, or at the end; its operands must be defined above (the verifier checks)."""
@@ -176,7 +187,7 @@ class Graph:
         for value in node.results:
             if value._uses:
                 raise ValueError(f"{node!r} is still used")
-            self._names.discard(value.name)
+            self._free_name(value.name)
         for i, value in enumerate(node.operands):
             del value._uses[Use(node, i)]
         self._nodes.remove(node)
@@ -210,7 +221,7 @@ class Graph:
 
     def rename(self, value: Value, hint: str) -> None:
         """Gives a value another name, made unique."""
-        self._names.discard(value.name)
+        self._free_name(value.name)
         value.name = self.fresh_name(hint)
 
     def sort(self) -> None:
