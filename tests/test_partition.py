@@ -1,5 +1,8 @@
 """Several backends for one graph: each node on the first that can do it, in parts that can run one after another."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -309,3 +312,39 @@ def test_weights_do_not_cross() -> None:
     assert len(executable.report.partition["copies"]) == 2
     arrays = [np.random.default_rng(1).standard_normal((4, 4))]
     np.testing.assert_allclose(executable(*arrays), graphc.interpret(graph, arrays)[0], rtol=1e-12)
+
+
+TRITON = """
+import numpy as np
+import graphc
+
+graph = graphc.parse_graph('''
+graph @ranked(%x: f32[n,16], %w: f32[16,8]) where n <= 64 {
+  %a: f32[n,8] = matmul(%x, %w) from "fc"
+  %b: f32[n,8] = relu(%a) from "act"
+  %v: f32[n,8], %i: i64[n,8] = sort(%b) {axis=1, descending=false} from "rank"
+  %s: f32[n,8] = softmax(%v) {axis=1} from "head"
+  return %s, %i
+}''')
+try:
+    graphc.compile(graph, "triton", target="interpreter")
+except graphc.UnsupportedOpError as error:
+    print(error.layer)
+executable = graphc.compile(graph, ["triton", "llvm"], target={"triton": "interpreter"})
+print([(p["backend"], p["nodes"]) for p in executable.report.partition["parts"]])
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((5, 16)).astype(np.float32), rng.standard_normal((16, 8)).astype(np.float32)
+for seen, expected in zip(executable(x, w), graphc.interpret(graph, [x, w]), strict=True):
+    np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_triton_and_llvm() -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-c", TRITON]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refused, parts = done.stdout.splitlines()
+    assert refused == "rank"
+    assert parts == str([("triton", ["matmul", "relu"]), ("llvm", ["sort"]), ("triton", ["softmax"])])
