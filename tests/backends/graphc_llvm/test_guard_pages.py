@@ -137,6 +137,8 @@ GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
     "product, any number of rows": (product(N, 7, 33), [{"n": n} for n in (1, 8, 15)]),
     "conv": (convolution(9, 5, 19), [{}]),
     "conv, stride 2": (convolution(11, 16, 16, stride=2), [{}]),
+    "winograd": (convolution(13, 64, 96), [{}]),
+    "winograd of few channels": (convolution(30, 33, 17), [{}]),
     "conv 1x1": (convolution(6, 24, 33, kernel=1), [{}]),
     "conv 7x7 of 3 channels": (convolution(12, 3, 8, kernel=7, stride=2), [{}]),
     "grouped conv": (convolution(7, 12, 18, groups=3), [{}]),
@@ -161,6 +163,9 @@ def test_kernels_of_every_template_stay_in_their_buffers(name: str) -> None:
         expected = interpret(graph, inputs)
         for side in SIDES:
             for seen, want in zip(run_guarded(executable, inputs, side), expected, strict=True):
+                if name.startswith("winograd"):  # its error is not of rounding alone; see test_winograd.py
+                    np.testing.assert_allclose(seen, want, rtol=0, atol=1e-4 * np.abs(want).max())
+                    continue
                 assert difference(seen, want) is None, f"{dims}: {difference(seen, want)}"
 
 
