@@ -118,8 +118,9 @@ def exp(x):
 
 @triton.jit
 def sigmoid(x):
-    """1 / (1 + e**-x)."""
-    return 1.0 / (1.0 + exp(-x))
+    """1 / (1 + e**-x), from a power that can't overflow."""
+    e = exp(-tl.abs(x))
+    return tl.where(x < 0, e, 1.0) / (1.0 + e)
 
 
 @triton.jit

@@ -32,4 +32,3 @@ class Function:
     warps: int = 4
     stages: int = 3
     template: str = "pointwise"
-    shape: tuple[int, ...] = ()

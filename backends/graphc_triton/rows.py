@@ -168,7 +168,7 @@ class _Loop:
     # Reductions of a row that is one block.
 
     def whole(self, scope: Scope, s: Reduce) -> Value:
-        dtype = self.type_of(scope, s)
+        dtype = self.carried(s)
         mask = scope.mask((0, 1), s.predicate) if s.predicate else scope.mask((1,))
         x = self.spread(scope, s, dtype)
         if s.kind in ("argmax", "argmin"):
@@ -187,7 +187,7 @@ class _Loop:
         """The operand as a block of rows x elements."""
         value = scope.operand(s.operand)
         if not isinstance(s.operand, str):
-            return f"tl.full([ROWS, WIDTH], {literal(s.operand)}, {zero_type(dtype)})"
+            return f"tl.full([ROWS, WIDTH], {literal(s.operand)}, {TYPES[dtype.name]})"
         text = value.term.text
         if value.dtype.is_bool:
             text = f"({text}).to(tl.int32)"
@@ -200,7 +200,7 @@ class _Loop:
         match s.kind:
             case "sum":
                 text = f"tl.sum({x}, axis=1, keep_dims=True)"
-                return text if dtype.bytes >= 4 else f"{text}.to({zero_type(dtype)})"
+                return text if dtype.bytes >= 4 else f"{text}.to({TYPES[dtype.name]})"
             case _:
                 text = f"device.row_{s.kind}({x}, 1)"
                 return f"{text} != 0" if s.dtype.is_bool else text
@@ -220,10 +220,10 @@ class _Loop:
         dtype = self.carried(s)
         if s.kind in ("argmax", "argmin"):
             best = self.kernel.names.new("best")
-            before.line(f"{best} = tl.full({self.shape()}, 0, {zero_type(dtype)})")
+            before.line(f"{best} = tl.full({self.shape()}, 0, {TYPES[dtype.name]})")
             before.line(f"{name} = tl.full({self.shape()}, -1, tl.int64)")
             return name, best
-        before.line(f"{name} = tl.full({self.shape()}, {self.identity(s, dtype)}, {zero_type(dtype)})")
+        before.line(f"{name} = tl.full({self.shape()}, {self.identity(s, dtype)}, {TYPES[dtype.name]})")
         return (name,)
 
     def accumulate(self, scope: Scope, s: Reduce, names: tuple[str, ...]) -> None:
@@ -285,9 +285,6 @@ class _Loop:
             return BOOL_CARRIER if dtype.is_bool else dtype
         return BOOL_CARRIER if s.dtype.is_bool else s.dtype
 
-    def type_of(self, scope: Scope, s: Reduce) -> DType:
-        return self.carried(s)
-
     def worst(self, s: Reduce, dtype: DType) -> str:
         """What no candidate for an extreme is worse than."""
         return self.identity(replace(s, kind="max" if s.kind == "argmax" else "min"), dtype)
@@ -312,8 +309,3 @@ NAMES = {
     "argmax": "position",
     "argmin": "position",
 }
-
-
-def zero_type(dtype: DType) -> str:
-    """Triton's type of a block."""
-    return TYPES[dtype.name]
