@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import GraphcError, ModelError, Unsupported, UnsupportedOpError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Guard, Value
 from graphc.ir.types import TensorType
 from graphc_torch.call import Call, Item
 from graphc_torch.converters import IGNORED, REFUSED, find_converter
@@ -55,6 +55,7 @@ class _Importer:
         self.check_names(specs)
         for node, spec in specs.items():
             self.attempt(node, lambda node=node, spec=spec: self.placeholder(node, spec))  # type: ignore[misc]
+        self.sizes(placeholders)
         for node in self.program.graph.nodes:
             if node.op == "call_function":
                 self.attempt(node, lambda node=node: self.call(node))  # type: ignore[misc]
@@ -103,6 +104,17 @@ class _Importer:
         self.symbols.define(tensor.shape, spec.arg.name, self.dynamic.get(spec.arg.name, {}))
         shape = self.symbols.shape(tensor.shape)
         self.items[node] = self.graph.add_input(spec.arg.name, TensorType(dtype_of(tensor.dtype), shape))
+
+    def sizes(self, placeholders: list[fx.Node]) -> None:
+        """Takes over what torch assumed of the sizes of inputs."""
+        tensors = [n.meta["val"] for n in placeholders if self.items.get(n) and isinstance(n.meta["val"], torch.Tensor)]
+        try:
+            self.assume(self.symbols.assumptions(d for t in tensors for d in t.shape))
+        except Refused as e:
+            self.unsupported.append(Unsupported("condition", "sizes of inputs", e.reason))
+
+    def assume(self, guards: list[Guard]) -> None:
+        self.graph.guards += [g for g in guards if g not in self.graph.guards]
 
     def parameter(self, spec: InputSpec) -> Value:
         """The constant of a parameter or buffer; one for all names of the same memory."""
@@ -179,7 +191,7 @@ class _Importer:
             raise Refused(_reason(node))
         name = _operator_name(node)
         if name == "_assert_scalar.default":
-            self.graph.guards += [g for g in self.symbols.guards(node.args[0]) if g not in self.graph.guards]
+            self.assume(self.symbols.guards(node.args[0]))
             return
         if name in IGNORED:
             return

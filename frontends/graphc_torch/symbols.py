@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -95,22 +95,32 @@ class Symbols:
             if val is True:
                 return []
             raise Refused("a check of the data of a run isn't supported")
-        e = val.node.expr
+        return self.condition(val.node.expr)
+
+    def assumptions(self, sizes: Iterable[Any]) -> list[Guard]:
+        """What torch assumed of the sizes of inputs while it traced the model."""
+        environments = {id(d.node.shape_env): d.node.shape_env for d in sizes if isinstance(d, torch.SymInt)}
+        found = (self.condition(env.replace(g.expr)) for env in environments.values() for g in env.guards)
+        return [guard for guards in found for guard in guards]
+
+    def condition(self, e: Any) -> list[Guard]:
+        """A condition of sympy's as equalities; none where it always holds."""
         if e is sympy.true:
             return []
-        sides = [self.expression(a) for a in e.args] if isinstance(e, sympy.core.relational.Relational) else []
+        if isinstance(e, sympy.And):
+            return [guard for a in e.args for guard in self.condition(a)]
+        if not isinstance(e, sympy.core.relational.Relational):
+            raise Refused(f"the condition {e} on sizes isn't supported")
+        a, b = (self.expression(x) for x in e.args)
         match e:
             case sympy.Eq():
-                return [] if sides[0] == sides[1] else [Guard(sides[0], sides[1])]
+                return [] if a == b else [Guard(a, b)]
             case sympy.Ne():
-                distance = maximum(sides[0] - sides[1], sides[1] - sides[0])
-                smaller, larger = 1, distance
+                smaller, larger = 1, maximum(a - b, b - a)
             case sympy.Le() | sympy.Lt():
-                smaller, larger = sides[0], sides[1] - (1 if isinstance(e, sympy.Lt) else 0)
-            case sympy.Ge() | sympy.Gt():
-                smaller, larger = sides[1], sides[0] - (1 if isinstance(e, sympy.Gt) else 0)
+                smaller, larger = a, b - (1 if isinstance(e, sympy.Lt) else 0)
             case _:
-                raise Refused(f"the condition {e} on sizes isn't supported")
+                smaller, larger = b, a - (1 if isinstance(e, sympy.Gt) else 0)
         low = minimum(smaller, larger)
         return [] if low == smaller else [Guard(low, smaller)]
 

@@ -199,6 +199,15 @@ def test_an_exported_program_and_names_for_its_dims() -> None:
         graphc.import_model(program, dynamic={"x": {1: BATCH}})
 
 
+def test_conditions_of_an_exported_program_become_guards() -> None:
+    module = Function(lambda x: x + 1 if x.shape[0] != 7 else x)
+    program = torch.export.export(module, (torch.randn(8),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    executable = graphc.compile(program, "reference", cache=False)
+    assert executable(torch.zeros(6)).tolist() == [1.0] * 6
+    with pytest.raises(ShapeError):
+        executable(torch.zeros(7))
+
+
 def test_what_is_wrong_with_dynamic_is_told() -> None:
     with pytest.raises(ModelError, match="names no input"):
         imported(lambda x: x + 1, 2, dynamic={"y": {0: BATCH}})
