@@ -1,7 +1,7 @@
 """The structures that native code and Python share: each one list of fields, giving LLVM's form and that of ctypes.
 
-- `main` and `prepare`, the entries of a program, are `i32 entry(ptr context)`: 0, or a `graphc.lowering.status.Status` that stands in the
-  context's error record too.
+- `main` and `prepare`, the entries of a program, are `i32 entry(ptr context)`: 0, or a status (`graphc.lowering.status`) that
+  stands in the context's error record too.
 - A kernel is `i32 kernel(ptr pointers, ptr dims, ptr scratch, i64 begin, i64 end)`: it does the part [begin, end) of
   its range, reads its arrays' addresses from `pointers` and symbolic sizes (i64) from `dims`, has `scratch` to itself
   while it runs, and returns 0 or a status.

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.backend import MemoryReport
 from graphc.errors import GraphcError, NumericError
+from graphc.host import aligned
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.lowering.memory import Lifetime, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
@@ -57,13 +58,6 @@ class _Loop(ctypes.Structure):
         ("copies", ctypes.c_void_p),
         ("copy_count", ctypes.c_int64),
     ]
-
-
-def aligned_bytes(size: int) -> np.ndarray:
-    """Uninitialized memory of `size` bytes, 64-byte aligned; never empty."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + max(size, 1)]
 
 
 @dataclass
@@ -189,7 +183,7 @@ class Instance:
                 "a run needs more memory than this machine has", seen=f"{needed} bytes", expected=_PHYSICAL_BYTES
             )
         arrays = len(program.inputs) + len(program.outputs)
-        arena, scratch = aligned_bytes(self.arena_bytes), aligned_bytes(self.scratch_bytes)
+        arena, scratch = aligned(self.arena_bytes), aligned(self.scratch_bytes)
         context = CallContext(
             arrays,
             bases=program.bases,

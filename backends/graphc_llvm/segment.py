@@ -14,14 +14,14 @@ import numpy as np
 
 from graphc.backend import KernelReport, MemoryReport
 from graphc.errors import NumericError, ShapeError
+from graphc.host import aligned, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
-from graphc.ir.symbolic import Dim, Expr, evaluate
 from graphc.ir.tensor_data import TensorData
-from graphc.lowering.program import KernelStep, LoopStep, Program, Step
+from graphc.lowering.program import KernelStep, LoopStep, Program
 from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
-from graphc_llvm.instance import Frame, Instance, aligned_bytes
+from graphc_llvm.instance import Frame, Instance
 from graphc_llvm.jit import Library, load_objects
 from graphc_llvm.runtime import runtime
 
@@ -170,7 +170,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 def _as_bytes_view(array: np.ndarray) -> np.ndarray:
     if array.ctypes.data % 64 == 0:
         return array
-    copy = aligned_bytes(array.nbytes)
+    copy = aligned(array.nbytes)
     copy[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return copy
 
@@ -214,7 +214,7 @@ class LlvmSegment:
     @functools.cached_property
     def kernels(self) -> Sequence[KernelReport]:
         dims = {s.name: s.low for s in self.graph.symbols().values()}
-        return [_report(step, self.compiled.main.program, dims) for step in self.compiled.main.program.steps]
+        return [report(step, self.compiled.main.program, dims) for step in self.compiled.main.program.steps]
 
     @functools.cached_property
     def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
@@ -247,20 +247,6 @@ def _run_aligned(runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarra
     outputs = []
     for shape, type in zip(instance.shapes, runner.program.outputs, strict=True):
         size = int(np.prod(shape, dtype=np.int64)) * type.dtype.bytes
-        outputs.append(aligned_bytes(size)[:size].view(type.dtype.numpy).reshape(shape))
+        outputs.append(aligned(size)[:size].view(type.dtype.numpy).reshape(shape))
     runner.call(entry, instance.new_frame(), inputs, outputs)
     return outputs
-
-
-def _report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelReport:
-    def at(d: Dim) -> int:
-        return evaluate(d, dims) if isinstance(d, Expr) else d
-
-    if isinstance(step, KernelStep):
-        return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], at(step.flops), at(step.bytes))
-    if isinstance(step, LoopStep):
-        inner = [_report(s, program, dims) for s in step.steps]
-        trips = at(step.trips)
-        flops, size = trips * sum(k.flops for k in inner), trips * sum(k.bytes for k in inner)
-        return KernelReport(step.name, step.origin, " ".join(k.key for k in inner), flops, size)
-    return KernelReport("copy", (), "copy", 0, 2 * at(step.bytes))
