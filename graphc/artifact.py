@@ -54,7 +54,9 @@ def save(executable: Executable, path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is either whole or absent. Raises ArtifactError where the folder can't be written."""
+    """Writes a file that is either whole or absent. Raises ArtifactError where it can't be written."""
+    if path.is_dir():
+        raise ArtifactError(f"{path} can't be written", seen="a folder", expected="a file's path")
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as e:

@@ -109,6 +109,8 @@ def compile_graph(
         raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
     if options.numerics not in ("fast", "strict"):
         raise GraphcError("there is no such numerics mode", seen=options.numerics, expected='"fast" or "strict"')
+    if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
+        raise GraphcError("no such number of threads", seen=repr(options.threads), expected="1 or more, or None")
     names = (options.backend,) if isinstance(options.backend, str) else options.backend
     uninstalled = {b.name: b for b in given}
     backends = [uninstalled[n] if n in uninstalled else _backend(n) for n in names]

@@ -87,6 +87,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         graphc.compile(net(), backend="reference").save(tmp_path / "none" / "m.graphc")
 
 
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="can't be written"):
+        graphc.compile(net(), backend="reference").save(tmp_path)
+
+
 def test_every_truncation_is_an_error(saved: Path) -> None:
     content = saved.read_bytes()
     cut = saved.with_name("cut.graphc")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -131,3 +131,12 @@ def test_the_cache_key_holds_structure_layers_and_options_but_no_weights() -> No
 def test_loading_what_is_not_there() -> None:
     with pytest.raises(graphc.ArtifactError, match=r"nowhere\.graphc"):
         graphc.load("nowhere.graphc")
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5])
+def test_a_number_of_threads_that_is_none_is_refused(threads: Any, tmp_path: Path) -> None:
+    with pytest.raises(GraphcError, match="number of threads"):
+        graphc.compile(net(), backend="reference", threads=threads)
+    graphc.compile(net(), backend="reference").save(tmp_path / "net.graphc")
+    with pytest.raises(GraphcError, match="number of threads"):
+        graphc.load(tmp_path / "net.graphc", threads=threads)

@@ -8,11 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-import llvmlite.binding as llvm
-
 from graphc.errors import ArtifactError
-from graphc_llvm.jit import Level, compile_object
-from graphc_llvm.target import Target
 
 _MAGIC = b"graphc cache 1\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -113,15 +109,3 @@ def _payload(content: bytes, key_digest: bytes) -> bytes | None:
     data = content[start + 2 * _DIGEST :]
     header = _MAGIC + key_digest + hashlib.sha256(data).digest()
     return data if content[: start + 2 * _DIGEST] == header else None
-
-
-def cached_object(ir_text: str, target: Target, cache: Cache | None, level: Level = "light") -> bytes:
-    """`compile_object`, or what it returned earlier for the same text, target, level and LLVM; None: no cache."""
-    if cache is None:
-        return compile_object(ir_text, target, level)
-    key = "\n".join([f"llvm {llvm.llvm_version_info}", target.key, level, ir_text])
-    data = cache.get(key)
-    if data is None:
-        data = compile_object(ir_text, target, level)
-        cache.put(key, data)
-    return data

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.ir.symbolic import Dim, Expr, bounds, ceildiv, nonnegative, product, substitute, symbol
+from graphc.ir.symbolic import Dim, bounds, ceildiv, nonnegative, product, substitute, symbol
 from graphc.ir.types import DType
 from graphc.lowering.contraction import Affine, address, affine, group_sizes, names_in, split_axis
 from graphc.lowering.loop_body import (
@@ -21,7 +21,6 @@ from graphc.lowering.loop_body import (
     Index,
     Load,
     LoopBody,
-    Predicate,
     Reduce,
     Statement,
     Store,
@@ -226,8 +225,3 @@ def tile_height(rows: Dim, vectors: int, target: Target) -> int:
     if isinstance(rows, int):
         return min(rows, most)
     return most
-
-
-def predicate_names(predicate: Predicate) -> set[str]:
-    """The symbols that a predicate mentions."""
-    return {n for r in predicate for e in (r.expression, r.low, r.high) if isinstance(e, Expr) for n in names_in(e)}

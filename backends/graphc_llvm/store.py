@@ -15,6 +15,7 @@ from graphc_llvm.cache import Cache
 from graphc_llvm.kernels import KERNEL_MAKERS, cached_code, sources_digest
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
+from graphc_llvm.target import host_target
 
 
 def store(compiled: Compiled, key: str, cache: Cache) -> None:
@@ -48,11 +49,13 @@ PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.r
 
 
 def _entry(key: str) -> str:
-    return f"program {key} {sources_digest(PROGRAM_MAKERS)}"
+    """The host is part of it: options that name no target mean this machine, and others may share the cache's folder."""
+    return f"program {key} {host_target().key} {sources_digest(PROGRAM_MAKERS)}"
 
 
 def _code_json(code: Code) -> dict[str, Any]:
-    return {"program": to_json(code.program), "literals": [_data_json(d) if isinstance(d, TensorData) else d for d in code.literals]}
+    literals = [_data_json(d) if isinstance(d, TensorData) else d for d in code.literals]
+    return {"program": to_json(code.program), "literals": literals}
 
 
 def _code(entry: dict[str, Any], cache: Cache) -> Code | None:

@@ -19,7 +19,6 @@ from graphc.ops.common import ALL, FLOATS, INTEGERS, NUMBERS, check_dtype, check
 Function = Callable[..., Any]
 Samples = Callable[[], Iterable[Sample]]
 Array = np.ndarray
-SIGNED = (*FLOATS, "i8", "i16", "i32", "i64")
 BOOL = ("bool",)
 INTEGERS_ONLY = NotDifferentiable("it computes on integers")
 ELEMENTWISE = frozenset({"elementwise"})

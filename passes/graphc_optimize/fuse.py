@@ -123,11 +123,6 @@ def _origin(group: Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys(o for n in working for o in n.origin))
 
 
-def _is_fill(node: Node) -> bool:
-    """Whether the node repeats a literal or counts: what layers share without being one."""
-    return all(v.producer is not None and is_literal(v.producer) for v in node.operands)
-
-
 def _body(group: Group) -> Graph:
     """The group as a closed graph; literals are copied into it."""
     body = Graph("body")

@@ -10,10 +10,7 @@ import pytest
 
 from graphc.errors import ArtifactError
 from graphc_llvm import cache as cache_module
-from graphc_llvm.cache import Cache, cached_object
-from graphc_llvm.target import parse_target
-
-IR = "define i32 @f() { ret i32 3 }"
+from graphc_llvm.cache import Cache
 
 
 @pytest.fixture
@@ -132,20 +129,3 @@ def test_threads_that_write_and_read_one_entry_see_it_whole(cache):
     for worker in workers:
         worker.join()
     assert seen == {data}
-
-
-def test_objects_are_compiled_once_for_each_text_target_and_level(cache, monkeypatch):
-    compiled = []
-
-    def compile_(text, target, level):
-        compiled.append((text, target, level))
-        return b"object"
-
-    monkeypatch.setattr(cache_module, "compile_object", compile_)
-    v3, v4 = parse_target("x86-64-v3"), parse_target("x86-64-v4")
-    for _ in range(2):
-        for text, target, level in [(IR, v3, "light"), (IR, v4, "light"), (IR, v3, "full"), (IR + "\n", v3, "light")]:
-            assert cached_object(text, target, cache, level) == b"object"
-    assert len(compiled) == 4
-    cached_object(IR, v3, None)
-    assert len(compiled) == 5

@@ -17,6 +17,7 @@ from graphc_llvm.cache import Cache
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.store import _data, _data_json, _entry, restore, store
+from graphc_llvm.target import NAMED_TARGETS
 
 TEXT = """
 graph @g(%x: f32[t,4], %i: i64[n]) where t >= 0, n <= 9 {
@@ -120,6 +121,22 @@ def test_another_version_of_the_generator_finds_nothing(tmp_path: Path, monkeypa
     assert restore("key", Cache(tmp_path)) is not None
     monkeypatch.setattr("graphc_llvm.store.sources_digest", lambda *_: "another")
     assert restore("key", Cache(tmp_path)) is None
+
+
+def test_another_machine_on_the_same_folder_gets_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
+    graphc.compile(model())
+    older = NAMED_TARGETS["x86-64-v3"]
+    for module in ("store", "target"):
+        monkeypatch.setattr(f"graphc_llvm.{module}.host_target", lambda: older)
+    again = graphc.compile(model())
+    assert not again.report.cached
+    found = compiled(again)
+    cold = compiled(graphc.compile(model(), target="x86-64-v3", cache=False))
+    assert found.main.program.kernels == cold.main.program.kernels
+    assert graphc.compile(model()).report.cached
 
 
 def test_the_digest_of_the_sources_is_one_of_contents() -> None:
