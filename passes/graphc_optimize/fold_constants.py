@@ -22,8 +22,9 @@ from graphc.rewrite.regions import rewrite_regions
 class FoldConstants:
     """Replaces nodes on constants alone by their values, where operands and results have up to `limit` bytes.
 
-    Weights stay: no code depends on their values. Elementwise nodes on repeated numbers fold whatever their size, into one repeated number. A view of a constant that
-    repeats it stays. What has no value, as a division by zero, stays, and raises when the model runs.
+    Weights stay: no code depends on their values. Elementwise nodes on repeated numbers fold whatever their size, into
+    one repeated number. A view of a constant that repeats it stays. What has no value, as a division by zero, stays, and
+    raises when the model runs.
     """
 
     name: ClassVar[str] = "fold-constants"

@@ -1,7 +1,5 @@
 """Canonical forms: each rule by a graph before and after."""
 
-# ruff: noqa: E501  (lines of IR)
-
 from __future__ import annotations
 
 import pytest
