@@ -54,13 +54,13 @@ class _Importer:
         specs = dict(zip(placeholders, self.program.graph_signature.input_specs, strict=True))
         self.check_names(specs)
         for node, spec in specs.items():
-            self.attempt(node, lambda node=node, spec=spec: self.placeholder(node, spec))  # type: ignore[misc]
+            self.attempt(node, lambda node=node, spec=spec: self.placeholder(node, spec))
         self.sizes(placeholders)
         for node in self.program.graph.nodes:
             if node.op == "call_function":
-                self.attempt(node, lambda node=node: self.call(node))  # type: ignore[misc]
+                self.attempt(node, lambda node=node: self.call(node))
             elif node.op == "get_attr":
-                self.attempt(node, lambda node=node: self.attribute(node))  # type: ignore[misc]
+                self.attempt(node, lambda node=node: self.attribute(node))
         outputs = self.outputs() if not self.unsupported else []
         if self.unsupported:
             raise UnsupportedOpError("graphc_torch", self.unsupported)
@@ -220,7 +220,9 @@ class _Importer:
         """Names the results as torch does, and compares them with torch's types."""
         several = isinstance(results, tuple)
         expected = node.meta["val"] if several else (node.meta["val"],)
-        for i, (value, tensor) in enumerate(zip(results if several else (results,), expected, strict=False)):
+        for i, (value, tensor) in enumerate(
+            zip(results if isinstance(results, tuple) else (results,), expected, strict=False)
+        ):
             if not isinstance(value, Value):
                 continue
             same = value.type.dtype == dtype_of(tensor.dtype) and value.type.rank == tensor.dim()

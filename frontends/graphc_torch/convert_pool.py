@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def _numbers(c: Call, name: str, rank: int, default: Sequence[int]) -> tuple[int
     return tuple(int(v) for v in (values * rank if len(values) == 1 else values))
 
 
-def _windows(c: Call, x: Value, rank: int) -> dict[str, object]:
+def _windows(c: Call, x: Value, rank: int) -> dict[str, Any]:
     """The attributes of a window over the last `rank` axes; torch's ceil_mode becomes padding at the end."""
     window = _numbers(c, "kernel_size", rank, ())
     strides = _numbers(c, "stride", rank, window)
@@ -79,7 +80,7 @@ def _average_pool(rank: int) -> Converter:
             # What ceil_mode adds isn't counted even here: so the padding is made real, and what is left isn't counted.
             low = [0] * (x.type.rank - rank) + list(pads)
             x = c.b.op("pad", x, c.b.scalar(0, x.type.dtype), low=tuple(low), high=tuple(low)) if any(low) else x
-            extra = tuple(a - b for a, b in zip(frame["padding"], given, strict=True))  # type: ignore[call-overload]
+            extra = tuple(a - b for a, b in zip(frame["padding"], given, strict=True))
             return c.b.op("average_pool", x, count_include_pad=False, **{**frame, "padding": extra})
         return c.b.op("average_pool", x, count_include_pad=include, **frame)
 
@@ -130,7 +131,7 @@ def _adaptive_max(c: Call) -> Sequence[Value | None]:
         if isinstance(size, Expr) or isinstance(wanted, Expr) or size % wanted:
             raise Refused("adaptive pooling to windows of different sizes isn't supported")
         window.append(size // wanted)
-    frame = {
+    frame: dict[str, Any] = {
         "axes": tuple(range(x.type.rank - rank, x.type.rank)), "window": tuple(window), "strides": tuple(window),
         "padding": (0,) * (2 * rank), "dilation": (1,) * rank,
     }  # fmt: skip

@@ -65,8 +65,8 @@ def _recurrent(kind: str, activation: str = "tanh") -> Converter:
                 states = [_state(c, s, at) for s in initial]
                 found.append(_layer(c, kind, activation, x, parameters[at * each : (at + 1) * each], states, reverse))
             x = c.concat([f[0] for f in found], 2)
-            for kept, states in zip(last, zip(*(f[1:] for f in found), strict=True), strict=True):
-                kept += [c.b.reshape(s, (1, *s.type.shape)) for s in states]
+            for kept, ends in zip(last, zip(*(f[1:] for f in found), strict=True), strict=True):
+                kept += [c.b.reshape(s, (1, *s.type.shape)) for s in ends]
         y = c.b.transpose(x, (1, 0, 2)) if c.get("batch_first") else x
         return [y, *(c.concat(kept, 0) for kept in last)]
 

@@ -37,10 +37,11 @@ def exported_program(
         )  # fmt: skip
     table = torch.export.default_decompositions()
     for op in [op for op in table if takes(op)]:
-        table.pop(op)
+        del table[op]
     try:
         with _quiet():
-            return program.run_decompositions(table)
+            decomposed: ExportedProgram = program.run_decompositions(table)
+            return decomposed
     except Exception as error:  # torch runs the model's operators, and custom ones may raise anything
         raise ModelError("torch can't decompose the program", seen=_said(error)) from error
 

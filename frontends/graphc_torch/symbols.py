@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx
 from torch.utils._sympy import functions as torch_sympy
@@ -25,7 +26,7 @@ class Symbols:
         self._ranges = ranges
         self._known: dict[str, Expr] = {}
 
-    def define(self, shape: torch.Size, name: str, given: Mapping[int, Any]) -> None:
+    def define(self, shape: Sequence[Any], name: str, given: Mapping[int, Any]) -> None:
         """Takes the symbols of an input's shape, called as `given` says for its axes. ModelError where that doesn't fit."""
         rank = len(shape)
         for axis, wanted in given.items():
@@ -112,6 +113,8 @@ class Symbols:
         if not isinstance(e, sympy.core.relational.Relational):
             raise Refused(f"the condition {e} on sizes isn't supported")
         a, b = (self.expression(x) for x in e.args)
+        smaller: Dim
+        larger: Dim
         match e:
             case sympy.Eq():
                 return [] if a == b else [Guard(a, b)]
@@ -176,22 +179,24 @@ _ROUNDED: Mapping[Any, Callable[[Dim, Dim], Dim]] = {
 }
 
 
-class _Given:
-    """A name and range for a dim."""
+@dataclass(frozen=True)
+class GivenDim:
+    """A name and inclusive range for a dim."""
 
-    def __init__(self, name: str, low: int, high: int | None) -> None:
-        self.name, self.low, self.high = name, low, high
+    name: str
+    low: int
+    high: int | None
 
 
-def given_symbol(dim: Any) -> _Given | None:
+def given_symbol(dim: Any) -> GivenDim | None:
     """What a dim of `dynamic=` says: a graphc symbol, a torch.export.Dim or a name; None for a size or torch's hints."""
     if isinstance(dim, str) and dim.isidentifier():
-        return _Given(dim, 1, None)
+        return GivenDim(dim, 1, None)
     if isinstance(dim, Expr):
         found = as_symbol(dim)
         if found is not None and (found.high is None or isinstance(found.high, int)):
-            return _Given(found.name, found.low, found.high)
+            return GivenDim(found.name, found.low, found.high)
     if isinstance(dim, torch.export.Dim) and hasattr(dim, "__name__"):
         high = dim.max
-        return _Given(dim.__name__, int(dim.min), None if high is math.inf or int(high) >= 2**62 else int(high))
+        return GivenDim(dim.__name__, int(dim.min), None if high is math.inf or int(high) >= 2**62 else int(high))
     return None
