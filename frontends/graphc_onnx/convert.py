@@ -73,6 +73,20 @@ def convert(model: OnnxModel, symbols: Symbols, constants: Mapping[str, np.ndarr
     return _Importer(model).run(symbols, constants or {})
 
 
+def check_contents(info: ValueInfoProto, contents: np.ndarray) -> None:
+    """Raises ModelError where an input's contents aren't of the type that the model says, as far as it says one."""
+    tensor = info.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    fits = not tensor.HasField("shape") or (
+        len(dims) == contents.ndim and all(d in (None, n) for d, n in zip(dims, contents.shape, strict=True))
+    )
+    dtype = ONNX_DTYPES.get(tensor.elem_type)
+    if dtype is None or contents.dtype != dtype.numpy or not fits:
+        shape = ", ".join("?" if d is None else str(d) for d in dims) if tensor.HasField("shape") else "..."
+        seen, expected = f"{contents.dtype}{list(contents.shape)}", f"{type_name(tensor.elem_type)}[{shape}]"
+        raise ModelError(f"input {info.name} doesn't fit its type", seen=seen, expected=expected)
+
+
 class _Importer:
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
@@ -138,6 +152,7 @@ class _Importer:
         self, info: ValueInfoProto, names: dict[str, Item | None], symbols: Symbols, constants: Mapping[str, np.ndarray]
     ) -> None:
         if info.name in constants:
+            check_contents(info, constants[info.name])
             names[info.name] = Tensor.of(constants[info.name])
             return
         if not info.type.HasField("tensor_type"):

@@ -27,7 +27,7 @@ class OnnxBackendRep(BackendRep):
     def __init__(self, model: OnnxModel, backend: str) -> None:
         self._model = model
         self._backend = backend
-        self._executables: dict[tuple[tuple[str, bytes], ...], Executable] = {}
+        self._executables: dict[tuple[tuple[Any, ...], ...], Executable] = {}
         self._compiled_in: frozenset[str] = frozenset()
         initializers = {t.name for t in model.proto.graph.initializer}
         self._inputs = [i.name for i in model.proto.graph.input if i.name not in initializers]
@@ -44,7 +44,7 @@ class OnnxBackendRep(BackendRep):
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def _executable(self, given: Mapping[str, np.ndarray]) -> Executable:
-        key = tuple((name, given[name].tobytes()) for name in sorted(self._compiled_in))
+        key = tuple((n, given[n].dtype.str, given[n].shape, given[n].tobytes()) for n in sorted(self._compiled_in))
         if key not in self._executables:
             self._executables[key] = self._specialize(given)
         return self._executables[key]
@@ -76,7 +76,9 @@ class OnnxBackendRep(BackendRep):
 
 def _by_name(names: Sequence[str], inputs: Any) -> dict[str, np.ndarray]:
     if isinstance(inputs, Mapping):
-        return {str(name): np.asarray(x) for name, x in inputs.items()}
+        if set(inputs) != set(names):
+            raise ModelError("inputs don't match the signature", seen=sorted(map(str, inputs)), expected=list(names))
+        return {name: np.asarray(x) for name, x in inputs.items()}
     if isinstance(inputs, np.ndarray):
         inputs = [inputs]
     if len(inputs) != len(names):

@@ -7,7 +7,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 from onnx.backend.base import Backend
 
-from graphc.errors import ModelError, UnsupportedOpError
+from graphc.errors import GraphcError, ModelError, UnsupportedOpError
 from graphc_onnx import OnnxBackend
 
 node = helper.make_node
@@ -57,6 +57,9 @@ def test_inputs_come_in_order_or_by_name() -> None:
         np.testing.assert_array_equal(y, X.reshape(2, 6))
     with pytest.raises(ModelError, match="number of inputs"):
         Reference.run_model(reshaping(), [X])
+    for inputs in ({"x": X}, {"x": X, "s": shape, "t": X}):
+        with pytest.raises(ModelError, match="signature"):
+            Reference.run_model(reshaping(), inputs)
 
 
 def test_contents_that_shapes_depend_on_are_never_mixed_up() -> None:
@@ -67,6 +70,14 @@ def test_contents_that_shapes_depend_on_are_never_mixed_up() -> None:
     with pytest.raises(ModelError, match=r"element count|must be equal") as caught:
         prepared.run([X, np.array([5, 5])])
     assert caught.value.layer == "view"
+
+
+@pytest.mark.parametrize("same_bytes", [np.array([[2, 6]]), np.array([2, 0, 6, 0], np.int32)])
+def test_contents_of_another_type_with_the_same_bytes_are_refused(same_bytes: np.ndarray) -> None:
+    prepared = Reference.prepare(reshaping())
+    prepared.run([X, np.array([2, 6])])
+    with pytest.raises(GraphcError):
+        prepared.run([X, same_bytes])
 
 
 def test_what_cannot_be_imported_is_told_before_it_runs() -> None:
