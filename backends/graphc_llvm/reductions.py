@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import free_symbols
+from graphc.ir.symbolic import ceildiv, free_symbols, minimum, nonnegative
 from graphc.ir.types import DType, f32
 from graphc.lowering.loop_body import Apply, Axis, Reduce
 from graphc_llvm.accumulate import (
@@ -20,17 +20,21 @@ from graphc_llvm.accumulate import (
     accumulator_dtype,
     across_lanes,
     keep_lanes,
+    merge,
     merge_all,
     start,
     step,
 )
 from graphc_llvm.emit import fma
 from graphc_llvm.flat_body import FlatBody
-from graphc_llvm.index import Indexer
+from graphc_llvm.index import Indexer, Placed
 from graphc_llvm.math.cast import emit_cast
 from graphc_llvm.points import Point, Points
 from graphc_llvm.schedule import Schedule
 from graphc_llvm.strips import Strips
+
+BLOCK = 32
+"""Passes of the innermost loop whose terms a sum collects before it adds them to the total."""
 
 State = list[list[Accumulator]]
 """For each point and each reduction of the body, in that order, the accumulators that together hold it."""
@@ -80,6 +84,8 @@ class Reductions:
         return current
 
     def _loops(self, axes: list[Axis], points: list[Point], state: State) -> State:
+        if len(axes) == 1 and self._is_long_sum(axes[0]):
+            return self._blocked(axes[0], points, state)
         if axes:
             with self.ix.fold_over(axes[0].name, axes[0].extent, _flat(state)) as loop:
                 loop.update(_flat(self._loops(axes[1:], points, _shaped(loop.carried, state))))
@@ -93,6 +99,25 @@ class Reductions:
                 loop.update(_flat(self._unrolled(points, _shaped(loop.carried, state), strips)))
             state = _shaped(loop.results, state)
         return state
+
+    def _is_long_sum(self, axis: Axis) -> bool:
+        sums = all(r.kind == "sum" and r.dtype.is_float for r in self.body.reduces)
+        return sums and not self.schedule.reduces_lanes and not nonnegative(BLOCK - axis.extent)
+
+    def _blocked(self, axis: Axis, points: list[Point], state: State) -> State:
+        """The innermost loop in blocks, each summed from zero and then added: errors grow with the block, not the sum."""
+        ix = self.ix
+        fresh = [[self._start(r)] for _ in points for r in self.body.reduces]
+        with ix.fold(ceildiv(axis.extent, BLOCK), f"{axis.name}.block", _flat(state)) as (block, outer):
+            rest = minimum(BLOCK, axis.extent - BLOCK * block)
+            with ix.fold(rest, axis.name, _flat(fresh)) as (i, loop):
+                ix.symbols[axis.name] = Placed(ix.scalar(BLOCK * block + i), ix.level)
+                loop.update(_flat(self._unrolled(points, _shaped(loop.carried, fresh), [{}])))
+            reduces = [r for _ in points for r in self.body.reduces]
+            parts = zip(reduces, _shaped(outer.carried, state), _shaped(loop.results, fresh), strict=True)
+            merged = [[merge(ix.b, r.kind, self._operand_dtype(r), x, y)] for r, (x,), (y,) in parts]
+            outer.update(_flat(merged))
+        return _shaped(outer.results, state)
 
     def _unrolled(self, points: list[Point], state: State, strips: Sequence[Point]) -> State:
         """One pass of the loops: the unrolled axes at all points; strip k goes into accumulator k."""
