@@ -156,7 +156,9 @@ def _compile_part(
     )  # fmt: skip
     start = time.perf_counter()
     optimized, _ = graph.clone()
-    manager = PassManager(resolve_passes(backend.pipeline(options) if passes is None else passes), verify=options.verify)
+    manager = PassManager(
+        resolve_passes(backend.pipeline(options) if passes is None else passes), verify=options.verify
+    )
     manager.run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()
@@ -170,7 +172,7 @@ def _compile_part(
         for r in context.records
     ]  # fmt: skip
     report.refusals = [str(r) for r in context.refusals]
-    if cachable:
+    if cachable and not context.literal_like_weight:
         backend.store(segment, key)
     return segment
 

@@ -14,7 +14,7 @@ from graphc.claims import EXACT, REASSOCIATES, Claim, approximate
 from graphc.errors import PluginError, VerifyError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.tensor_data import TensorData
-from graphc.ir.text import print_graph, print_node
+from graphc.ir.text import print_graph, print_node, weight_constants
 from graphc.ir.verifier import verify as verify_graph
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class PassContext:
     target: str | None = None
     backend: Backend | None = None
     weights: Sequence[TensorData] = ()
+    literal_like_weight: bool = False
+    """Whether a pass made a constant that equals a weight: they may have been merged, so the code fits no other weights."""
     replaced: dict[Value, Value] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     records: list[PassRecord] = field(default_factory=list)
@@ -142,6 +144,8 @@ class PassManager:
         if self.verify != "off":
             runs = checkers(graph, [p.claim for p in self.passes], self.verify, self.inputs)
         records = []
+        digests = {w.digest for w in context.weights}
+        there = {id(w): w for w in weight_constants(graph)} if digests else {}
         for p in self.passes:
             before = graph.clone()[0] if runs else graph
             context.replaced.clear()
@@ -153,6 +157,10 @@ class PassManager:
             except VerifyError as e:
                 e.what = f"after pass {p.name}: {e.what}"
                 raise
+            if digests:
+                made = {id(w): w for w in weight_constants(graph) if id(w) not in there}
+                context.literal_like_weight |= any(w.digest in digests for w in made.values())
+                there.update(made)
             self._write(p.name, graph, context)
             for run in runs:
                 failure = run.check(graph, p.claim, context.replaced)

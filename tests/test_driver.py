@@ -140,3 +140,23 @@ def test_a_number_of_threads_that_is_none_is_refused(threads: Any, tmp_path: Pat
     graphc.compile(net(), backend="reference").save(tmp_path / "net.graphc")
     with pytest.raises(GraphcError, match="number of threads"):
         graphc.load(tmp_path / "net.graphc", threads=threads)
+
+
+def test_a_literal_that_equals_a_weight_is_no_weight_in_cached_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folded literal and an equal weight are merged; another model's weight must not take the literal's place."""
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
+
+    def model(weight: list[float]) -> Graph:
+        b = graphc.Builder()
+        x = b.input("x", graphc.ir.types.f32, (4,))
+        literal = b.op("cast", b.constant(np.arange(4)), dtype=graphc.ir.types.f32)
+        return b.returns(b.op("add", b.op("mul", x, b.constant(np.array(weight, np.float32))), literal))
+
+    cached = []
+    for weight in ([0.0, 1.0, 2.0, 3.0], [5.0, 5.0, 5.0, 6.0], [0.0, 1.0, 2.0, 3.0], [7.0, 8.0, 9.0, 8.0]):
+        executable = graphc.compile(model(weight))
+        assert executable(np.ones(4, np.float32)).tolist() == [w + i for i, w in enumerate(weight)]
+        cached.append(executable.report.cached)
+    assert cached == [False, False, True, True]

@@ -34,13 +34,19 @@ def print_graph(graph: Graph, *, origins: bool = True) -> str:
 def weights_of(graph: Graph) -> list[TensorData]:
     """The distinct weights of a graph, regions included, in order of first use: equal ones stand once."""
     found: dict[str, TensorData] = {}
+    for weight in weight_constants(graph):
+        found.setdefault(weight.digest, weight)
+    return list(found.values())
+
+
+def weight_constants(graph: Graph) -> Iterator[TensorData]:
+    """The data of every weight of a graph, regions included, in order of use."""
     for node in graph.nodes:
         for value in node.attributes.values():
             if isinstance(value, TensorData) and value.is_weight:
-                found.setdefault(value.digest, value)
+                yield value
             elif isinstance(value, Graph):
-                found.update({w.digest: w for w in weights_of(value)})
-    return list(found.values())
+                yield from weight_constants(value)
 
 
 def print_structure(graph: Graph) -> str:
@@ -182,5 +188,5 @@ def value_text(value: Value) -> str:
 
 __all__ = [
     "constants_of", "dims_text", "float_text", "operators_of", "print_graph", "print_node", "print_structure",
-    "same_graph", "value_text", "weights_of",
+    "same_graph", "value_text", "weight_constants", "weights_of",
 ]  # fmt: skip
