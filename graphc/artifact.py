@@ -35,6 +35,11 @@ def to_bytes(executable: Executable) -> bytes:
     """The artifact's content."""
     from safetensors.numpy import save as save_tensors
 
+    if executable.report.given_passes:
+        raise ArtifactError(
+            "an executable of passes given by hand can't be kept: loading runs the backend's own pipeline",
+            hint="run_passes(graph, passes) first, and compile its result",
+        )
     graph = executable.graph
     text = print_graph(graph)
     manifest = {

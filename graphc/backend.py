@@ -153,6 +153,7 @@ class CompileReport:
     """What compilation did: one entry a pass, the rules that almost applied with reasons, and the seconds of each stage.
 
     partition: the parts that several backends run, and the copies between them; empty for one backend.
+    given_passes: whether passes given by hand replaced the backend's own, which no artifact can tell.
     """
 
     passes: list[dict[str, Any]] = field(default_factory=list)
@@ -160,3 +161,4 @@ class CompileReport:
     seconds: dict[str, float] = field(default_factory=dict)
     cached: bool = False
     partition: dict[str, Any] = field(default_factory=dict)
+    given_passes: bool = False

@@ -114,7 +114,7 @@ def compile_graph(
     names = (options.backend,) if isinstance(options.backend, str) else options.backend
     uninstalled = {b.name: b for b in given}
     backends = [uninstalled[n] if n in uninstalled else _backend(n) for n in names]
-    report = CompileReport()
+    report = CompileReport(given_passes=passes is not None)
     if len(backends) == 1:
         return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)
 

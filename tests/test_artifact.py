@@ -87,6 +87,13 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         graphc.compile(net(), backend="reference").save(tmp_path / "none" / "m.graphc")
 
 
+def test_passes_given_by_hand_are_not_lost_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="passes given by hand"):
+        graphc.compile(net(), backend="reference", passes=["dce"]).save(tmp_path / "m.graphc")
+    assert list(tmp_path.iterdir()) == []
+    graphc.compile(graphc.run_passes(net(), ["dce"]), backend="reference").save(tmp_path / "m.graphc")
+
+
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="can't be written"):
         graphc.compile(net(), backend="reference").save(tmp_path)
