@@ -70,6 +70,9 @@ def write_whole(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as f:
             f.write(content)
         os.replace(temporary, path)
+    except OSError as e:
+        os.unlink(temporary)
+        raise ArtifactError(f"{path} can't be written", seen=e.strerror or str(e)) from e
     except BaseException:
         os.unlink(temporary)
         raise

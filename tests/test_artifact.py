@@ -76,7 +76,7 @@ def test_saving_leaves_the_old_file_where_it_fails(saved: Path, monkeypatch: pyt
         raise OSError("no space left")
 
     monkeypatch.setattr(artifact.os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(graphc.ArtifactError, match="no space"):
         graphc.compile(net(), backend="reference").save(saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
