@@ -1,4 +1,4 @@
-"""Both backends against the interpreter: every operator, static and symbolic; failures; random graphs."""
+"""Both backends against the interpreter on random graphs; tests/test_conformance.py has the operators one by one."""
 
 import numpy as np
 import pytest
@@ -9,29 +9,9 @@ import graphc
 from graphc.interpreter import interpret
 from graphc.ir.text import print_graph
 from graphc.ir.types import f32, f64
-from graphc.testing.conformance import cases, check_backend, check_failure, failures
 from graphc.testing.random_graphs import graphs, random_inputs
 
 BACKENDS = ("reference", "llvm")
-CASES = cases()
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_operator(case, backend):
-    check_backend(case, backend)
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.dtype in ("f32", "given")], ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_operator_with_symbolic_dims(case, backend):
-    check_backend(case, backend, symbolic=True)
-
-
-@pytest.mark.parametrize("failure", failures(), ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_failure(failure, backend):
-    check_failure(failure, backend)
 
 
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
