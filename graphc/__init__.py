@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.version import __version__
 
 if TYPE_CHECKING:
+    from graphc.autodiff import grad, value_and_grad
     from graphc.driver import compile, import_model, load, run_passes
     from graphc.errors import (
         ArtifactError,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _HOME = {
     "compile": "driver", "import_model": "driver", "load": "driver", "run_passes": "driver",
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
-    "parse_graph": "ir.parser", "print_graph": "ir.text",
+    "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
     **dict.fromkeys(
         ("ArtifactError", "GraphcError", "ModelError", "NumericError", "PluginError", "ShapeError", "UnsupportedOpError",
          "VerifyError"), "errors"),
@@ -44,8 +45,8 @@ _HOME = {
 
 __all__ = [
     "ArtifactError", "Builder", "Dim", "Executable", "Graph", "GraphcError", "ModelError", "NumericError", "PluginError",
-    "ShapeError", "UnsupportedOpError", "VerifyError", "__version__", "compile", "import_model", "interpret", "load",
-    "parse_graph", "print_graph", "run_passes",
+    "ShapeError", "UnsupportedOpError", "VerifyError", "__version__", "compile", "grad", "import_model", "interpret",
+    "load", "parse_graph", "print_graph", "run_passes", "value_and_grad",
 ]  # fmt: skip
 
 

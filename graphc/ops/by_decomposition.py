@@ -63,24 +63,30 @@ def backpropagate(
 ) -> dict[Value, Value]:
     """Emits the cotangents of the values `wrt`, and of all between them and the nodes' results.
 
-    `nodes` are in topological order; `cotangents` are those of their results. Raises UnsupportedOpError naming a node
-    without a gradient that one would have to pass through.
+    `nodes` are in topological order; `cotangents` are those of their results. What is emitted has the origin of the node
+    whose gradient it is. Raises UnsupportedOpError naming all nodes without a gradient that one would have to pass through.
     """
     found = dict(cotangents)
     active = {v for v in wrt if v.type.dtype.is_float}
     for node in nodes:
         if any(v in active for v in node.operands):
             active.update(v for v in node.results if v.type.dtype.is_float)
+    around, missing = b.origin, []
     for node in reversed(nodes):
         if not any(v in found and v in active for v in node.results):
             continue
         if isinstance(node.op.vjp, NotDifferentiable):
             layer = ", ".join(node.origin) or f"%{node.results[0].name}"
-            raise UnsupportedOpError("autodiff", [Unsupported(node.op.name, layer, node.op.vjp.reason)])
+            missing.append(Unsupported(node.op.name, layer, node.op.vjp.reason, node.origin))
+            continue
+        b.origin = node.origin or around
         given = [found[v] if v in found else b.full_like(0, v) for v in node.results]
         for value, cotangent in zip(node.operands, node.op.vjp(b, node, given), strict=True):
             if cotangent is not None and value in active:
                 add_cotangent(b, found, value, cotangent)
+    b.origin = around
+    if missing:
+        raise UnsupportedOpError("autodiff", missing)
     return found
 
 
