@@ -58,14 +58,19 @@ def small_float(dtype: np.dtype) -> bool:
 
 
 def widened(compute: Reference) -> Reference:
-    """A reference that computes f16 and bf16 operands in f32 and rounds floating results to the first one's dtype."""
+    """A reference that computes f16 and bf16 operands in f32 and rounds floating results to the first one's dtype.
+
+    With an attribute `wide` that is true, results stay f32.
+    """
 
     def reference(operands: Sequence[np.ndarray], attributes: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         narrow = next((x.dtype for x in operands if small_float(x.dtype)), None)
         if narrow is None:
             return compute(operands, attributes)
-        wide = [x.astype(np.float32) if small_float(x.dtype) else x for x in operands]
-        return tuple(y.astype(narrow) if y.dtype == np.float32 else y for y in compute(wide, attributes))
+        computed = compute([x.astype(np.float32) if small_float(x.dtype) else x for x in operands], attributes)
+        if attributes.get("wide"):
+            return tuple(computed)
+        return tuple(y.astype(narrow) if y.dtype == np.float32 else y for y in computed)
 
     return reference
 

@@ -12,7 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.opdef import Attribute, Inference, OpDef, Sample
 from graphc.ir.types import TensorType
-from graphc.ops.by_decomposition import vjp_by_decomposition
+from graphc.ops.by_decomposition import vjp_by_decomposition, wide
 from graphc.ops.common import NUMBERS, check_axes, check_dtype, check_same_dtype, widened
 from graphc.ops.sampling import uniform
 
@@ -39,7 +39,7 @@ def _dot_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[str
         inference.equal(lhs.shape[i], rhs.shape[j], f"contracted dims of {lhs} and {rhs}")
     free = [lhs.shape[i] for i in free_axes(lhs.rank, a["lhs_batch"], a["lhs_contract"])]
     free += [rhs.shape[i] for i in free_axes(rhs.rank, a["rhs_batch"], a["rhs_contract"])]
-    return (lhs.with_shape((*batch, *free)),)
+    return (TensorType(wide(lhs.dtype) if a["wide"] else lhs.dtype, (*batch, *free)),)
 
 
 def _dot_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -59,7 +59,7 @@ def _dot_reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tupl
 def _dot_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
     """Each operand's cotangent is the dot of the other with the result's, its axes put back in place."""
     (g,) = cotangents
-    lhs, rhs = node.operands
+    lhs, rhs = (b.cast(v, g.type.dtype) for v in node.operands)
     lhs_batch, rhs_batch, lhs_contract, rhs_contract = (
         node[k] for k in ("lhs_batch", "rhs_batch", "lhs_contract", "rhs_contract")
     )
@@ -81,8 +81,8 @@ def _dot_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Va
     order = sorted(lhs_contract)
     at_r |= {j: n + order.index(i) for i, j in zip(lhs_contract, rhs_contract, strict=True)}
     return (
-        b.transpose(d_lhs, [at[i] for i in range(lhs.type.rank)]),
-        b.transpose(d_rhs, [at_r[i] for i in range(rhs.type.rank)]),
+        b.cast(b.transpose(d_lhs, [at[i] for i in range(lhs.type.rank)]), node.operands[0].type.dtype),
+        b.cast(b.transpose(d_rhs, [at_r[i] for i in range(rhs.type.rank)]), node.operands[1].type.dtype),
     )
 
 
@@ -95,6 +95,7 @@ def _axes(lhs_batch: Any = (), rhs_batch: Any = (), lhs_contract: Any = (), rhs_
 def _dot_samples() -> Iterable[Sample]:
     yield Sample((uniform(3, 4), uniform(4, 5)), _axes(lhs_contract=(1,), rhs_contract=(0,)))
     yield Sample((uniform(17, 9), uniform(33, 9, seed=1)), _axes(lhs_contract=(1,), rhs_contract=(1,)))
+    yield Sample((uniform(5, 8), uniform(8, 20)), {**_axes(lhs_contract=(1,), rhs_contract=(0,)), "wide": True})
     yield Sample((uniform(2, 3, 4), uniform(2, 4, 5)), _axes((0,), (0,), (2,), (1,)))
     yield Sample((uniform(3, 2, 4), uniform(4, 5, 2)), _axes((1,), (2,), (2,), (0,)))
     yield Sample((uniform(2, 3, 4, 5), uniform(5, 6, 3)), _axes((), (), (3, 1), (0, 2)))
@@ -109,7 +110,7 @@ def _matmul_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[
     x, w = types
     if x.rank < 2 or w.rank not in (2, x.rank):
         raise ShapeError("matmul takes [*batch,m,k] and [*batch,k,n] or [k,n]", seen=f"{x} and {w}")
-    return _dot_infer(inference, types, _matmul_axes(x.rank, w.rank))
+    return _dot_infer(inference, types, {**_matmul_axes(x.rank, w.rank), "wide": False})
 
 
 def _matmul_axes(x_rank: int, w_rank: int) -> dict[str, Any]:
@@ -138,7 +139,10 @@ def _matmul_samples() -> Iterable[Sample]:
 DOT = OpDef(
     name="dot",
     operands=("lhs", "rhs"),
-    attributes={k: Attribute("ints", ()) for k in ("lhs_batch", "rhs_batch", "lhs_contract", "rhs_contract")},
+    attributes={
+        **{k: Attribute("ints", ()) for k in ("lhs_batch", "rhs_batch", "lhs_contract", "rhs_contract")},
+        "wide": Attribute("bool", False),
+    },
     infer=_dot_infer,
     reference=widened(_dot_reference),
     vjp=_dot_vjp,
@@ -148,7 +152,8 @@ DOT = OpDef(
 
     Axis lhs_batch[n] runs with rhs_batch[n], and lhs_contract[n] with rhs_contract[n]. The result's axes are the batch
     axes as listed, then the lhs's free axes, then the rhs's, each in increasing order. Operands and result have one
-    element type: a float (f16 and bf16 accumulate in f32 and round once) or an integer (wraps).""",
+    element type: a float (f16 and bf16 accumulate in f32 and round once; with `wide` the result is that f32 sum) or an
+    integer (wraps).""",
 )
 
 MATMUL = OpDef(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.opdef import Attribute, Inference, OpDef, Sample
+from graphc.ir.opdef import Attribute, Inference, OpDef, Sample, Vjp
 from graphc.ir.symbolic import Dim, floordiv
 from graphc.ir.types import DType, TensorType
+from graphc.ops.by_decomposition import wide
 from graphc.ops.common import check_dtype, check_same_dtype, widened
 from graphc.ops.sampling import uniform
 from graphc.ops.windows import check_sliding, concrete, sliding_size
@@ -97,9 +98,11 @@ class ConvSpec:
 _DTYPES = ("f32", "f64", "f16", "bf16", "i32")
 
 
-def _dtype(types: Sequence[TensorType]) -> DType:
+def _dtype(types: Sequence[TensorType], a: Mapping[str, Any]) -> DType:
+    """The result's element type."""
     check_same_dtype(types, "operands of a convolution")
-    return check_dtype(types[0], _DTYPES, "operands of a convolution").dtype
+    dtype = check_dtype(types[0], _DTYPES, "operands of a convolution").dtype
+    return wide(dtype) if a["wide"] else dtype
 
 
 def _sizes(spec: ConvSpec, t: TensorType, what: str) -> tuple[Dim, Dim, tuple[Dim, ...]]:
@@ -126,7 +129,7 @@ def _check_groups(spec: ConvSpec, channels: Dim, what: str) -> None:
 def _conv_infer(inference: Inference, types: Sequence[TensorType], a: Mapping[str, Any]) -> tuple[TensorType, ...]:
     spec = ConvSpec.from_attributes(a)
     spec.check()
-    dtype = _dtype(types)
+    dtype = _dtype(types, a)
     batch, channels, size = _sizes(spec, types[0], "input")
     out, per_group, window = _kernel_sizes(spec, types[1])
     inference.equal(channels, per_group * spec.groups, f"input channels of {types[0]} and kernel {types[1]}")
@@ -138,7 +141,7 @@ def _input_grad_infer(
 ) -> tuple[TensorType, ...]:
     spec = ConvSpec.from_attributes(a)
     spec.check()
-    dtype = _dtype(types)
+    dtype = _dtype(types, a)
     batch, channels, size = _sizes(spec, types[0], "output gradient")
     out, per_group, window = _kernel_sizes(spec, types[1])
     inference.equal(channels, out, f"output channels of {types[0]} and kernel {types[1]}")
@@ -154,7 +157,7 @@ def _weight_grad_infer(
 ) -> tuple[TensorType, ...]:
     spec = ConvSpec.from_attributes(a)
     spec.check()
-    dtype = _dtype(types)
+    dtype = _dtype(types, a)
     x, g = types
     batch, channels, size = _sizes(spec, x, "input")
     g_batch, out, g_size = _sizes(spec, g, "output gradient")
@@ -279,24 +282,35 @@ def _kernel_size(node: Node, w: Value) -> tuple[Dim, ...]:
     return tuple(w.type.shape[i] for i in ConvSpec.from_attributes(node.attributes).kernel_axes[2])
 
 
-def _conv_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
-    (x, w), (g,), slide = node.operands, cotangents, _slide(node)
+def _vjp(vjp: Callable[[Builder, Node, Value, Value, Value], tuple[Value, Value]]) -> Vjp:
+    """A VJP(b, node, first operand, second, cotangent) in the result's element type."""
+
+    def computed(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
+        (g,) = cotangents
+        first, second = (b.cast(v, g.type.dtype) for v in node.operands)
+        return [b.cast(d, v.type.dtype) for d, v in zip(vjp(b, node, first, second, g), node.operands, strict=True)]
+
+    return computed
+
+
+def _conv_vjp(b: Builder, node: Node, x: Value, w: Value, g: Value) -> tuple[Value, Value]:
+    slide = _slide(node)
     return (
         b.op("conv_input_grad", g, w, input_size=_input_size(node, x), **slide),
         b.op("conv_weight_grad", x, g, kernel_size=_kernel_size(node, w), **slide),
     )
 
 
-def _input_grad_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
-    (dy, w), (g,), slide = node.operands, cotangents, _slide(node)
+def _input_grad_vjp(b: Builder, node: Node, dy: Value, w: Value, g: Value) -> tuple[Value, Value]:
+    slide = _slide(node)
     return (
         b.op("conv", g, w, **slide),
         b.op("conv_weight_grad", g, dy, kernel_size=_kernel_size(node, w), **slide),
     )
 
 
-def _weight_grad_vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value]:
-    (x, dy), (g,), slide = node.operands, cotangents, _slide(node)
+def _weight_grad_vjp(b: Builder, node: Node, x: Value, dy: Value, g: Value) -> tuple[Value, Value]:
+    slide = _slide(node)
     return (
         b.op("conv_input_grad", dy, g, input_size=_input_size(node, x), **slide),
         b.op("conv", x, g, **slide),
@@ -315,6 +329,7 @@ _CASES: tuple[tuple[int, int, int, tuple[int, ...], tuple[int, ...], dict[str, A
     (1, 2, 3, (4, 5, 4), (2, 3, 2), {"strides": (1, 2, 1), "padding": (0, 0, 1, 1, 1, 0)}),
     (2, 4, 3, (6, 5), (3, 3), {"layout": "channels_last", "kernel_layout": "io", "padding": (1, 1, 1, 1)}),
     (1, 4, 8, (7, 6), (3, 3), {"layout": "channels_last", "groups": 4, "strides": (2, 2), "padding": (0, 1, 0, 1)}),
+    (1, 32, 20, (5, 6), (3, 3), {"layout": "channels_last", "kernel_layout": "io", "padding": (1,) * 4, "wide": True}),
     (0, 2, 3, (5, 5), (3, 3), {}),
 )
 
@@ -324,7 +339,7 @@ def _cases() -> Iterator[tuple[ConvSpec, np.ndarray, np.ndarray, np.ndarray, dic
         n = len(size)
         a: dict[str, Any] = {
             "strides": (1,) * n, "padding": (0,) * 2 * n, "dilation": (1,) * n, "groups": 1,
-            "layout": "channels_first", "kernel_layout": "oi",
+            "layout": "channels_first", "kernel_layout": "oi", "wide": False,
         } | given  # fmt: skip
         spec = ConvSpec.from_attributes(a)
         x = uniform(*concrete(spec.shape(batch, channels, size)))
@@ -351,6 +366,7 @@ _ATTRIBUTES = {
     "strides": Attribute("ints"), "padding": Attribute("ints"), "dilation": Attribute("ints"),
     "groups": Attribute("int", 1),
     "layout": Attribute("str", "channels_first"), "kernel_layout": Attribute("str", "oi"),
+    "wide": Attribute("bool", False),
 }  # fmt: skip
 
 CONV = OpDef(
@@ -359,7 +375,7 @@ CONV = OpDef(
     attributes=_ATTRIBUTES,
     infer=_conv_infer,
     reference=widened(_conv_reference),
-    vjp=_conv_vjp,
+    vjp=_vjp(_conv_vjp),
     samples=_conv_samples,
     dtypes=_DTYPES,
     doc="""Cross-correlation, as networks call convolution, over 1 to 3 spatial axes.
@@ -368,7 +384,8 @@ CONV = OpDef(
     with x zero outside of its bounds. `padding` holds (low, high) for each spatial axis; `groups` divides both channel
     dims. Layouts: x and result (N, C, *spatial) "channels_first" or (N, *spatial, C) "channels_last"; w (O, I/groups,
     *window) "oi" or (*window, I/groups, O) "io". Result's spatial dims: floor((size + low + high -
-    dilation*(window-1) - 1) / stride) + 1. f16 and bf16 accumulate in f32; integers wrap. ONNX: Conv without bias.""",
+    dilation*(window-1) - 1) / stride) + 1. f16 and bf16 accumulate in f32 and
+    round once; with `wide` the result is that f32 sum. Integers wrap. ONNX: Conv without bias.""",
 )
 
 CONV_INPUT_GRAD = OpDef(
@@ -377,7 +394,7 @@ CONV_INPUT_GRAD = OpDef(
     attributes={**_ATTRIBUTES, "input_size": Attribute("dims")},
     infer=_input_grad_infer,
     reference=widened(_input_grad_reference),
-    vjp=_input_grad_vjp,
+    vjp=_vjp(_input_grad_vjp),
     samples=_input_grad_samples,
     dtypes=_DTYPES,
     doc="""The transpose of `conv` in x: what is backpropagated to an input of spatial dims `input_size`.
@@ -393,7 +410,7 @@ CONV_WEIGHT_GRAD = OpDef(
     attributes={**_ATTRIBUTES, "kernel_size": Attribute("dims")},
     infer=_weight_grad_infer,
     reference=widened(_weight_grad_reference),
-    vjp=_weight_grad_vjp,
+    vjp=_vjp(_weight_grad_vjp),
     samples=_weight_grad_samples,
     dtypes=_DTYPES,
     doc="""The transpose of `conv` in w: what is backpropagated to a kernel of window `kernel_size`.
