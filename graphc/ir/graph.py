@@ -118,12 +118,17 @@ def _identifier(hint: str) -> str:
 
 
 class Graph:
-    """Inputs, nodes in a topological order, and outputs; value names are unique within it."""
+    """Inputs, nodes in a topological order, and outputs; value names are unique within it.
+
+    `donations` are pairs (input, output) of numbers: the caller gives up the input, so that the output may take its memory.
+    A permission, which changes no value.
+    """
 
     def __init__(self, name: str = "main") -> None:
         self.name = _identifier(name) or "main"
         self.inputs: list[Value] = []
         self.guards: list[Guard] = []
+        self.donations: list[tuple[int, int]] = []
         self._nodes: list[Node] = []
         self._outputs: list[Value] = []
         self._names: set[str] = set()
@@ -170,6 +175,8 @@ class Graph:
         """Removes an input that nothing reads."""
         if value.uses:
             raise ValueError(f"input %{value.name} is still used")
+        index = self.inputs.index(value)
+        self.donations = [(i - (i > index), o) for i, o in self.donations if i != index]
         self.inputs.remove(value)
         self._free_name(value.name)
 
@@ -264,6 +271,7 @@ class Graph:
         """A deep copy (constants and regions shared) and the map from old values to new ones."""
         copy = Graph(name or self.name)
         copy.guards = list(self.guards)
+        copy.donations = list(self.donations)
         mapping = {v: copy.add_input(v.name, v.type) for v in self.inputs}
         for node in self._nodes:
             self.copy_node(node, copy, mapping)

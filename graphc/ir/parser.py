@@ -114,7 +114,10 @@ class _Parser:
             self.position = body
         self.take("punct", "{")
         while not self.accept("return"):
-            self.node(graph, values)
+            if self.accept("donate"):
+                self.donations(graph, values)
+            else:
+                self.node(graph, values)
         outputs: list[Value] = []
         while self.peek()[0] == "value":
             outputs.append(self.value(values))
@@ -123,6 +126,14 @@ class _Parser:
         graph.set_outputs(outputs)
         self.symbols, self.ranges = outer
         return graph
+
+    def donations(self, graph: Graph, values: dict[str, Value]) -> None:
+        while True:
+            given = self.value(values)
+            self.take("name", "to")
+            graph.donations.append((graph.inputs.index(given), int(self.take("int"))))
+            if not self.accept(","):
+                break
 
     def define(self, value: Value, name: str) -> Value:
         if value.name != name:

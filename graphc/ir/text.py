@@ -5,6 +5,7 @@
       return %h
     }
 
+A line `donate %w to 1` before the last says that output 1 may take the memory of input %w.
 Symbols have the range [1, infinity) unless the `where` clause says otherwise. Constants of more than 16 elements print
 as `sha256:<digest>` and live beside the text, in `constants_of(graph)`.
 """
@@ -94,6 +95,8 @@ def _graph_lines(graph: Graph, origins: bool) -> Iterator[str]:
     for node in graph.nodes:
         for line in _node_lines(node, origins):
             yield f"  {line}"
+    if graph.donations:
+        yield f"  donate {', '.join(f'%{graph.inputs[i].name} to {o}' for i, o in graph.donations)}"
     yield f"  return {', '.join(f'%{v.name}' for v in graph.outputs)}".rstrip()
     yield "}"
 

@@ -20,8 +20,8 @@ def verify(graph: Graph, outer: frozenset[Symbol] = frozenset()) -> None:
 
     Checked: unique names, definitions before uses, operands from this graph, exact use lists, operand counts, complete
     attributes, stored types equal to inferred ones, every assumption of inference listed as a guard, one range per
-    symbol, symbols of results, attributes and guards defined by inputs, sizes below 2**63 bytes, and the same for every
-    region. `outer` are the symbols of the graph around a region, which it may use.
+    symbol, symbols of results, attributes and guards defined by inputs, sizes below 2**63 bytes, donations between equal
+    types, each value once, and the same for every region. `outer` are the symbols of the graph around a region, which it may use.
     """
     defined: set[Value] = set()
     names: set[str] = set()
@@ -41,6 +41,7 @@ def verify(graph: Graph, outer: frozenset[Symbol] = frozenset()) -> None:
         if value not in defined:
             raise VerifyError(f"graph @{graph.name} returns %{value.name}, which it doesn't define")
     _verify_uses(graph, defined)
+    _verify_donations(graph)
 
 
 def _define(graph: Graph, value: Value, defined: set[Value], names: set[str], node: Node | None) -> None:
@@ -120,6 +121,18 @@ def _verify_uses(graph: Graph, defined: set[Value]) -> None:
             raise VerifyError(
                 f"use list of %{value.name} in graph @{graph.name} is wrong", seen=str(value.uses), expected=str(uses)
             )
+
+
+def _verify_donations(graph: Graph) -> None:
+    for side, known in ((0, graph.inputs), (1, graph.outputs)):
+        numbers = [pair[side] for pair in graph.donations]
+        if len(set(numbers)) < len(numbers) or not all(0 <= n < len(known) for n in numbers):
+            raise VerifyError(f"graph @{graph.name} has donations that can't be", seen=graph.donations)
+    for i, o in graph.donations:
+        given, taking = graph.inputs[i], graph.outputs[o]
+        if given.type != taking.type:
+            what = f"%{given.name} is donated to an output of another type"
+            raise VerifyError(what, seen=taking.type, expected=given.type)
 
 
 def _error(node: Node, what: str) -> VerifyError:

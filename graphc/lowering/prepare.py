@@ -21,6 +21,7 @@ def split_prepare(graph: Graph) -> tuple[Graph, Graph, list[TensorData]]:
     for v in graph.outputs:
         split.need(v)
     split.main.set_outputs(split.in_main[v] for v in graph.outputs)
+    split.main.donations = list(graph.donations)
     split.prepare.set_outputs(split.in_prepare[v] for v in split.moved)
     return split.prepare, split.main, split.weights
 

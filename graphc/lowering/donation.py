@@ -1,0 +1,60 @@
+"""Which donated inputs an output may be written over, in a graph whose nodes run in order, each as one kernel."""
+
+from __future__ import annotations
+
+from graphc.ir.graph import Graph, Node, Value
+
+
+def in_place(graph: Graph) -> tuple[tuple[int, int], ...]:
+    """The donations (input, output) after which memory may be shared: no read of the input comes after the write.
+
+    The node that writes the output may read the input itself where it reads element by element what it then writes.
+    """
+    position = {n: i for i, n in enumerate(graph.nodes)}
+    return tuple((i, o) for i, o in graph.donations if _may_share(graph, position, graph.inputs[i], o))
+
+
+def _may_share(graph: Graph, position: dict[Node, int], given: Value, output: int) -> bool:
+    taking = graph.outputs[output]
+    aliases = _aliases(given)
+    if taking in aliases:  # unchanged: a copy onto itself
+        return True
+    writer = taking.producer
+    returned_once = graph.outputs.count(taking) == 1
+    if writer is None or writer.op.name in ("constant", "reshape", "scan") or not returned_once:
+        return False
+    for alias in aliases:
+        if alias.is_output:
+            return False
+        for use in alias.uses:
+            user = use.user
+            if not isinstance(user, Node) or user.op.name == "reshape":
+                continue
+            if position[user] > position[writer]:
+                return False
+            if user is writer and not (alias is given and _reads_what_it_writes(writer, use.index)):
+                return False
+    return True
+
+
+def _aliases(value: Value) -> list[Value]:
+    """The value and its reshapes, which lie in the same memory."""
+    found = [value]
+    for v in found:
+        found += [u.result for u in v.users if u.op.name == "reshape"]
+    return found
+
+
+def _reads_what_it_writes(node: Node, operand: int) -> bool:
+    """Whether the node reads each element of the operand once, for the elements of its results at the same place."""
+    if node.op.name != "fusion":
+        return "elementwise" in node.op.traits
+    waiting = [node["body"].inputs[operand]]
+    seen = set(waiting)
+    while waiting:
+        for user in waiting.pop().users:
+            if "elementwise" not in user.op.traits:
+                return False
+            waiting += [v for v in user.results if v not in seen]
+            seen.update(user.results)
+    return True
