@@ -11,6 +11,7 @@ from graphc.ir.opdef import OpDef
 from graphc.ops import (
     activations,
     attention,
+    batch_norm_training,
     constants,
     contraction,
     control,
@@ -19,9 +20,11 @@ from graphc.ops import (
     fusion,
     indexing,
     lrn,
+    markers,
     movement,
     normalization,
     pooling,
+    random,
     recurrent,
     reductions,
     resize,
@@ -34,8 +37,8 @@ from graphc.ops import (
 GROUP = "graphc.operators"
 
 FAMILIES = (
-    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, fusion,
-    activations, softmax, normalization, attention, pooling, lrn, recurrent, resize, winograd,
+    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, random,
+    markers, fusion, activations, softmax, normalization, batch_norm_training, attention, pooling, lrn, recurrent, resize, winograd,
 )  # fmt: skip
 
 
