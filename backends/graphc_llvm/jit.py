@@ -92,7 +92,9 @@ _library_numbers = itertools.count()  # LLVM never lets the name of a library be
 @functools.cache
 def _linker() -> llvm.LLJIT:
     _initialize()
-    return llvm.create_lljit_compiler()
+    # JITLink puts an object's sections into one block. The older linker maps each by itself, and once thread stacks
+    # and arenas fill the address space they can lie further apart than the 2 GiB that code reaches: LLVM then aborts.
+    return llvm.create_lljit_compiler(use_jit_link=True)
 
 
 def load_objects(objects: Sequence[bytes], symbols: Iterable[str]) -> Library:

@@ -117,3 +117,50 @@ def test_libraries_with_equal_symbols_live_side_by_side(native):
     functions = [native(host_target(), [], lambda b, n=n: i32(n)) for n in range(3)]
     assert [function() for function in functions] == [0, 1, 2]
     assert functions[0]() == 0
+
+
+_FRAGMENTED = """
+import ctypes, mmap
+from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.target import host_target
+
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+def reserve(pages):
+    return libc.mmap(None, pages * mmap.PAGESIZE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+
+# Code of several pages that reads a table, which is a section of one page.
+steps = "".join(
+    f"store volatile i32 %v{k}, ptr %s\\n%x{k} = load volatile i32, ptr %s\\n%v{k + 1} = xor i32 %x{k}, {k * 99991}\\n"
+    for k in range(1500)
+)
+text = (
+    "@table = internal constant [2 x i32] [i32 5, i32 7]\\n"
+    "define i32 @f(i64 %i) {\\n%s = alloca i32\\n%a = getelementptr [2 x i32], ptr @table, i64 0, i64 %i\\n"
+    f"%v0 = load i32, ptr %a\\n{steps}ret i32 %v1500\\n}}"
+)
+data = compile_object(text, host_target())
+
+def run(library):
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64)(library.address("f"))
+    return [function(0), function(1)]
+
+expected = run(load_objects([data], ["f"]))
+holes = [reserve(3) for _ in range(200)]
+stacks = reserve(5 * 2**30 // mmap.PAGESIZE)
+for hole in holes:
+    libc.munmap(hole + mmap.PAGESIZE, mmap.PAGESIZE)
+while reserve(4) > stacks:  # no place above the stacks is left but for the holes of a page
+    pass
+libraries = [load_objects([data], ["f"]) for _ in range(5)]
+assert all(run(library) == expected for library in libraries)
+"""
+
+
+def test_code_reaches_its_constants_where_the_address_space_is_fragmented():
+    """As after a pool of hundreds of threads: free pages here and there, and the next free place gigabytes away."""
+    run = subprocess.run([sys.executable, "-c", _FRAGMENTED], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
