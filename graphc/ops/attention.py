@@ -40,21 +40,28 @@ def _infer(inference: Inference, types: Sequence[TensorType], a: Mapping[str, An
     return (q.with_shape((batch, heads, s, v.shape[3])),)
 
 
-def _attention(b: Builder, operands: Sequence[Value], a: Mapping[str, Any]) -> Sequence[Value]:
-    q, k, v, *mask = operands
+def attention_weights(
+    b: Builder, q: Value, k: Value, mask: Value | None = None, *, scale: float, causal: bool
+) -> Value:
+    """What attention multiplies the values by, [batch, heads, queries, keys]: the softmax of the masked scores."""
     scores = b.op("dot", q, k, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(3,))
-    scores = mul(b, scores, a["scale"])
+    scores = mul(b, scores, scale)
     hidden = b.full_like(_MINUS_INFINITY, scores)
-    if mask and mask[0].type.dtype.is_bool:
-        scores = b.op("select", mask[0], scores, hidden)
-    elif mask:
-        scores = add(b, scores, mask[0])
-    if a["causal"]:
+    if mask is not None and mask.type.dtype.is_bool:
+        scores = b.op("select", mask, scores, hidden)
+    elif mask is not None:
+        scores = add(b, scores, mask)
+    if causal:
         square = scores.type.shape[2:]
         row, column = (b.op("iota", dtype=i64, shape=square, axis=i) for i in (0, 1))
         seen = b.broadcast(b.op("ge", row, column), scores.type.shape, (2, 3))
         scores = b.op("select", seen, scores, hidden)
-    weights = b.op("softmax", scores, axis=3)
+    return b.op("softmax", scores, axis=3)
+
+
+def _attention(b: Builder, operands: Sequence[Value], a: Mapping[str, Any]) -> Sequence[Value]:
+    q, k, v, *mask = operands
+    weights = attention_weights(b, q, k, *mask, scale=a["scale"], causal=a["causal"])
     return (b.op("dot", weights, v, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(2,)),)
 
 
