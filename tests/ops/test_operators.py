@@ -34,6 +34,8 @@ def test_is_declared_completely(op):
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
 def test_every_differentiable_operator_has_a_sample_for_it(op):
+    if op.name == "stop_gradient":  # whose gradient isn't its derivative: tests/ops/test_markers.py
+        return
     has_float_operand = any(x.dtype.kind == "f" for s in op.samples() for x in s.operands)
     assert isinstance(op.vjp, NotDifferentiable) or not has_float_operand or gradient_samples(op)
 
