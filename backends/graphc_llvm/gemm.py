@@ -171,6 +171,7 @@ class _Gemm:
         b_base = offset(b, self.buffers[c.b.buffer], b_offset, self.element)
         columns = b.sub(self.at.dim(c.column.extent), b.mul(panel, i64(c.width)))
         self.masks = self.column_masks(columns)
+        self.columns = None if self.masks is None else columns
         self.first_row = start
         taps, depth = product(a.extent for a in c.taps), c.inner.extent
         if split.whole:
@@ -226,10 +227,10 @@ class _Gemm:
         else:
             self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first, clamp=b.sub(stop, i64(1)))
         if last is True:
-            self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.masks)
+            self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.columns)
         elif last is not False:
             with b.if_then(last):
-                self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.masks)
+                self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.columns)
 
     def emit_rows(
         self,

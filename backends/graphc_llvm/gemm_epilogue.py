@@ -1,8 +1,13 @@
-"""What is computed on the finished sums of a contraction's tile: row by row, on whole vectors along the columns."""
+"""What is computed on the finished sums of a contraction's tile: row by row, on all of a panel's columns at once.
+
+A strip of several registers is one LLVM vector, which LLVM cuts into registers statement by statement: a polynomial's long
+chain of multiply-adds then runs for several registers side by side, and their latencies overlap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
@@ -23,11 +28,31 @@ from graphc_llvm.emit import (
     splat,
     store_masked,
     store_vector,
+    tail_mask,
 )
 from graphc_llvm.math import emit_cast, emit_scalar_op
 
-Masks = Sequence[ir.Value] | None
-"""For each vector of a panel, the lanes that are columns; None where all are."""
+
+@dataclass(frozen=True)
+class Strip:
+    """`lanes` columns of a panel from `first` on; `mask`: those of them that there are, None where all are."""
+
+    first: int
+    lanes: int
+    mask: ir.Value | None
+
+
+def strips(width: int, lanes: int) -> list[tuple[int, int]]:
+    """(first column, lanes) of the vectors that a panel's row is computed in: powers of two, the largest first."""
+    found: list[tuple[int, int]] = []
+    first = 0
+    while first < width:
+        size = lanes
+        while 2 * size <= width - first:
+            size *= 2
+        found.append((first, size))
+        first += size
+    return found
 
 
 class Epilogue:
@@ -42,29 +67,31 @@ class Epilogue:
         at: AxisValues,
         buffers: Mapping[str, ir.Value],
     ) -> None:
-        self.b, self.c, self.lanes, self.numerics, self.at, self.buffers = b, c, lanes, numerics, at, buffers
-        self.vectors = c.width // lanes
+        self.b, self.c, self.numerics, self.at, self.buffers = b, c, numerics, at, buffers
+        self.strips = strips(c.width, lanes)
         self.element = ELEMENT_TYPES[c.dtype.name]
 
-    def emit(self, row: ir.Value, count: ir.Value, tile: ir.Value, masks: Masks) -> None:
-        """Computes and stores rows [row, row + count) of a panel from their sums at `tile`."""
+    def emit(self, row: ir.Value, count: ir.Value, tile: ir.Value, columns: ir.Value | None) -> None:
+        """Computes and stores rows [row, row + count) of a panel from their sums at `tile`; see `emit_row`."""
         b, c = self.b, self.c
         saved = dict(self.at.env)
         with for_range(b, i64(0), count, name="done") as r:
             self.at.unravel(b.add(row, r), c.rows)
-            self.emit_row(offset(b, tile, b.mul(r, i64(c.width)), self.element), masks)
+            self.emit_row(offset(b, tile, b.mul(r, i64(c.width)), self.element), columns)
         self.at.env = saved
 
-    def emit_row(self, line: ir.Value, masks: Masks) -> None:
-        """Computes and stores one row of a panel, of which the axes say which it is, from its sums at `line`."""
+    def emit_row(self, line: ir.Value, columns: ir.Value | None) -> None:
+        """Computes and stores one row of a panel, of which the axes say which it is, from its sums at `line`.
+
+        columns: how many there are from the panel's first on; None where they fill it.
+        """
         b, c = self.b, self.c
         self.at.env[c.column.name] = b.mul(self.at.env["panel"], i64(c.width))
         bases = self.bases()
-        for v in range(self.vectors):
-            values = {
-                c.reduced: load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
-            }
-            self.emit_statements(values, bases, v, masks)
+        for first, lanes in self.strips:
+            mask = None if columns is None else tail_mask(b, b.sub(columns, i64(first)), lanes)
+            values = {c.reduced: load_vector(b, offset(b, line, first, self.element), self.element, lanes)}
+            self.emit_statements(values, bases, Strip(first, lanes, mask))
 
     def bases(self) -> dict[int, tuple[ir.Value, bool]]:
         """For each load and store: the address at the panel's first column, and whether it moves along the column."""
@@ -80,32 +107,33 @@ class Epilogue:
         return bases
 
     def emit_statements(
-        self, values: dict[str, ir.Value], bases: Mapping[int, tuple[ir.Value, bool]], v: int, masks: Masks
+        self, values: dict[str, ir.Value], bases: Mapping[int, tuple[ir.Value, bool]], strip: Strip
     ) -> None:
-        """The statements on vector `v` of a row."""
+        """The statements on a strip of a row."""
         b = self.b
         for i, s in enumerate(self.c.epilogue):
             if isinstance(s, Load):
                 pointer, moves = bases[i]
-                values[s.value] = self.load_lanes(pointer, s, moves, v, masks)
+                values[s.value] = self.load_lanes(pointer, s, moves, strip)
             elif isinstance(s, Apply):
-                operands = [self.operand(o, values, s, position) for position, o in enumerate(s.operands)]
+                operands = [self.operand(o, values, s, position, strip.lanes) for position, o in enumerate(s.operands)]
                 if s.op == "cast":
                     values[s.value] = emit_cast(b, operands[0], s.operand_dtype.name, s.dtype.name)
                 else:
                     values[s.value] = emit_scalar_op(b, s.op, operands, s.operand_dtype.name, {}, self.numerics)
             elif isinstance(s, Store):
                 pointer, _ = bases[i]
-                self.store_lanes(pointer, s, values, v, masks)
+                self.store_lanes(pointer, s, values, strip)
 
-    def load_lanes(self, pointer: ir.Value, s: Load, moves: bool, v: int, masks: Masks) -> ir.Value:
+    def load_lanes(self, pointer: ir.Value, s: Load, moves: bool, strip: Strip) -> ir.Value:
         b = self.b
         memory = ELEMENT_TYPES[self.c.body.buffer(s.buffer).type.dtype.name]
         if not moves:
-            return splat(b, self.widened(load(b, pointer, memory), s), self.lanes)
-        at = offset(b, pointer, v * self.lanes, memory)
-        raw = load_vector(b, at, memory, self.lanes) if masks is None else load_masked(b, at, masks[v], memory)
-        return self.widened(raw, s)
+            return splat(b, self.widened(load(b, pointer, memory), s), strip.lanes)
+        at = offset(b, pointer, strip.first, memory)
+        if strip.mask is None:
+            return self.widened(load_vector(b, at, memory, strip.lanes), s)
+        return self.widened(load_masked(b, at, strip.mask, memory), s)
 
     def widened(self, value: ir.Value, s: Load) -> ir.Value:
         stored = self.c.body.buffer(s.buffer).type.dtype
@@ -113,27 +141,27 @@ class Epilogue:
             return self.b.icmp_unsigned("!=", value, ir.Constant(value.type, None))
         return convert_float(self.b, value, ELEMENT_TYPES[s.dtype.name]) if stored != s.dtype else value
 
-    def store_lanes(self, pointer: ir.Value, s: Store, values: Mapping[str, ir.Value], v: int, masks: Masks) -> None:
+    def store_lanes(self, pointer: ir.Value, s: Store, values: Mapping[str, ir.Value], strip: Strip) -> None:
         b = self.b
         stored = self.c.body.buffer(s.buffer).type.dtype
         memory = ELEMENT_TYPES[stored.name]
         value = (
-            values[s.operand] if isinstance(s.operand, str) else splat(b, ir.Constant(memory, s.operand), self.lanes)
+            values[s.operand] if isinstance(s.operand, str) else splat(b, ir.Constant(memory, s.operand), strip.lanes)
         )
         if stored.is_bool:
-            value = b.zext(value, ir.VectorType(memory, self.lanes))
+            value = b.zext(value, ir.VectorType(memory, strip.lanes))
         elif stored.is_float:
             value = convert_float(b, value, memory)
-        at = offset(b, pointer, v * self.lanes, memory)
-        if masks is None:
+        at = offset(b, pointer, strip.first, memory)
+        if strip.mask is None:
             store_vector(b, value, at)
         else:
-            store_masked(b, value, at, masks[v])
+            store_masked(b, value, at, strip.mask)
 
-    def operand(self, o: object, values: Mapping[str, ir.Value], s: Apply, position: int) -> ir.Value:
+    def operand(self, o: object, values: Mapping[str, ir.Value], s: Apply, position: int, lanes: int) -> ir.Value:
         if isinstance(o, str):
             return values[o]
         if s.op == "select" and position == 0:
-            return constant(ir.VectorType(I1, self.lanes), o)
+            return constant(ir.VectorType(I1, lanes), o)
         kind = I1 if s.operand_dtype.is_bool else ELEMENT_TYPES[s.operand_dtype.name]
-        return constant(ir.VectorType(kind, self.lanes), o)
+        return constant(ir.VectorType(kind, lanes), o)

@@ -196,18 +196,12 @@ class _Emitter:
                 self.transform_input(t, b.add(first, t))
             self.multiply(panel, count)
             self.at.env["panel"] = panel
-            columns = b.sub(self.at.dim(self.c.column.extent), b.mul(panel, i64(self.c.width)))
-            masks = self.column_masks(columns)
+            whole = int(self.c.column.extent) % self.c.width == 0
+            columns = None if whole else b.sub(self.at.dim(self.c.column.extent), b.mul(panel, i64(self.c.width)))
             with for_range(b, i64(0), count, name="tile") as t:
                 self.transform_output(t)
-                self.finish(b.add(first, t), masks)
+                self.finish(b.add(first, t), columns)
         b.ret(i32(0))
-
-    def column_masks(self, columns: ir.Value) -> list[ir.Value] | None:
-        """A mask for each vector of the panel; None where panels are always full."""
-        if int(self.c.column.extent) % self.c.width == 0:
-            return None
-        return [tail_mask(self.b, self.b.sub(columns, i64(v * self.lanes)), self.lanes) for v in range(self.vectors)]
 
     def place(self, tile: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """(image, row, column) of a tile's first result."""
@@ -327,20 +321,20 @@ class _Emitter:
                     at = b.add(n, i64((i * TILE + j) * self.c.width))
                     store_vector(b, value, offset(b, self.y, at, self.element))
 
-    def finish(self, tile: ir.Value, masks: Sequence[ir.Value] | None) -> None:
+    def finish(self, tile: ir.Value, columns: ir.Value | None) -> None:
         """The epilogue on those of a tile's 4x4 sums that are results."""
         b = self.b
         image, row, column = self.place(tile)
         saved = dict(self.at.env)
-        *images, rows, columns = self.c.rows
+        *images, rows, across = self.c.rows
         for axis in images:
             self.at.env[axis.name] = image
         with self.results("row", row, rows.extent) as i:
             self.at.env[rows.name] = b.add(row, i)
-            with self.results("column", column, columns.extent) as j:
-                self.at.env[columns.name] = b.add(column, j)
+            with self.results("column", column, across.extent) as j:
+                self.at.env[across.name] = b.add(column, j)
                 line = b.mul(b.add(b.mul(i, i64(TILE)), j), i64(self.c.width))
-                self.epilogue.emit_row(offset(b, self.y, line, self.element), masks)
+                self.epilogue.emit_row(offset(b, self.y, line, self.element), columns)
         self.at.env = saved
 
     @contextmanager
