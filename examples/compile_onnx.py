@@ -26,9 +26,7 @@ outputs = exe.run(None, named)
 for name, y in zip(exe.output_names, outputs, strict=True):
     print(f"{name}: {y.dtype}{list(y.shape)}, mean {y.mean():.4g}")
 
-times = exe.time_kernels(*inputs)
-slowest, kernel = max(zip(times, exe.kernels, strict=True), key=lambda pair: pair[0])
-print(f"slowest kernel: {kernel.name}, from {', '.join(kernel.origin)}: {slowest * 1e3:.2f} ms")
+print(exe.profile(*inputs).text(5))
 print(f"a run needs {exe.memory.peak / 2**20:.1f} MiB, weights included")
 
 with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import graphc
-from graphc.backend import CompileOptions, KernelReport, MemoryReport
+from graphc.backend import CompileOptions, KernelReport, KernelTime, MemoryReport
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.symbolic import evaluate
@@ -51,7 +51,7 @@ class SourceSegment:
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(np.array(y) for y in self.function(*inputs))
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
         return ()  # one a kernel: it reports none
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:

@@ -53,14 +53,50 @@ class CompileOptions:
 class KernelReport:
     """One kernel call of a compiled program.
 
-    name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, where dims are
-    known."""
+    name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, each buffer counted
+    once; arithmetic: the element type that it computes with, "" for none; footprint: bytes that it goes over again and again
+    where it is a loop, 0: it goes over `bytes` once."""
 
     name: str
     origin: tuple[str, ...]
     key: str
     flops: int = 0
     bytes: int = 0
+    arithmetic: str = ""
+    footprint: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device can do at best.
+
+    flops: operations a second, by element type; bandwidth: (most bytes, bytes a second that data of that size is read
+    with), smallest first; the last, without a bound, is main memory.
+    """
+
+    flops: Mapping[str, float]
+    bandwidth: Sequence[tuple[int | None, float]]
+
+    def seconds(self, kernel: KernelReport) -> float | None:
+        """The least time that a kernel can take; None where its arithmetic has no known rate."""
+        if kernel.flops and kernel.arithmetic not in self.flops:
+            return None
+        size = kernel.footprint or kernel.bytes
+        rate = next(r for most, r in self.bandwidth if most is None or size <= most)
+        return max(kernel.flops / self.flops[kernel.arithmetic] if kernel.flops else 0.0, kernel.bytes / rate)
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """A kernel call of one run: what it did at the run's dims, and the seconds that it took.
+
+    limits: of the device, None where the backend states none; backend: who ran it, where there are several.
+    """
+
+    kernel: KernelReport
+    seconds: float
+    limits: Limits | None = None
+    backend: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,8 +135,8 @@ class Segment(Protocol):
         """The outputs, in fresh memory. Inputs are checked and C-contiguous, in the graph's order."""
         ...
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
-        """Seconds that each kernel call of one run took, in the order of `kernels`."""
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
+        """Each kernel call of one run, in the order of `kernels`, at the run's dims, with its time."""
         ...
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 
 class Executable:
@@ -152,10 +155,15 @@ class Executable:
 
         return explain(self)
 
-    def time_kernels(self, *inputs: Any) -> Sequence[float]:
-        """Seconds that each of `kernels` took in one run on these inputs."""
+    def profile(self, *inputs: Any, runs: int = 5) -> Profile:
+        """What each kernel call took on these inputs, the median of so many runs, beside what the device can do at best.
+
+        Prints as a table; `json()` and `chrome_trace(path)` write it for tools. The kernels run one after another as in any
+        other run, with a clock between them."""
+        from graphc.profile import profile
+
         arrays, _ = self._arrays(inputs)
-        return self._segment.profile(arrays)
+        return profile([self._segment.profile(arrays) for _ in range(runs + 1)][1:], self)
 
     # Keeping it
 

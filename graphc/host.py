@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphc.backend import CompileOptions, KernelReport, MemoryReport
+from graphc.backend import CompileOptions, KernelReport, KernelTime, Limits, MemoryReport
 from graphc.errors import NumericError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph, Node
@@ -88,10 +88,11 @@ class HostSegment:
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return self.program.run(inputs, self._dims(inputs))
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
         seconds: list[float] = []
-        self.program.run(inputs, self._dims(inputs), seconds)
-        return seconds
+        dims = self._dims(inputs)
+        self.program.run(inputs, dims, seconds)
+        return kernel_times(self.program.program, dims, seconds)
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         return self.program.memory(dims)
@@ -195,14 +196,24 @@ def kernel_steps(steps: Sequence[Step]) -> list[KernelStep]:
     return [s for found in inside for s in found if isinstance(s, KernelStep)]
 
 
+def kernel_times(
+    program: Program, dims: Mapping[str, int], seconds: Sequence[float], limits: Limits | None = None
+) -> list[KernelTime]:
+    """What each step of a run at these dims did, and its time."""
+    reports = (report(step, program, dims) for step in program.steps)
+    return [KernelTime(r, s, limits) for r, s in zip(reports, seconds, strict=True)]
+
+
 def report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelReport:
     """What a step is and does at these dims."""
     if isinstance(step, KernelStep):
         flops, size = evaluate(step.flops, dims), evaluate(step.bytes, dims)
-        return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], flops, size)
+        return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], flops, size, step.arithmetic)
     if isinstance(step, LoopStep):
         inner = [report(s, program, dims) for s in step.steps]
         trips = evaluate(step.trips, dims)
         flops, size = trips * sum(k.flops for k in inner), trips * sum(k.bytes for k in inner)
-        return KernelReport(step.name, step.origin, " ".join(k.key for k in inner), flops, size)
+        arithmetic = max(inner, key=lambda k: k.flops).arithmetic if inner else ""
+        footprint = sum(k.bytes for k in inner)
+        return KernelReport(step.name, step.origin, " ".join(k.key for k in inner), flops, size, arithmetic, footprint)
     return KernelReport("copy", (), "copy", 0, 2 * evaluate(step.bytes, dims))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from graphc.backend import Backend, KernelReport, MemoryReport, Segment
+from graphc.backend import Backend, KernelReport, KernelTime, MemoryReport, Segment
 from graphc.errors import GraphcError, Unsupported, UnsupportedOpError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph, Node
@@ -172,17 +172,17 @@ class PartitionedSegment:
         return {"parts": parts, "copies": [vars(c) for c in self.crossings]}
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return self._walk(inputs, lambda segment, arrays: segment.run(arrays))
+        return self._walk(inputs, lambda _, segment, arrays: segment.run(arrays))
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
-        seconds: list[float] = []
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
+        times: list[KernelTime] = []
 
-        def run(segment: Segment, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-            seconds.extend(segment.profile(arrays))
+        def run(part: Part, segment: Segment, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+            times.extend(replace(t, backend=self.backends[part.backend]) for t in segment.profile(arrays))
             return segment.run(arrays)
 
         self._walk(inputs, run)
-        return seconds
+        return times
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         """What crosses is intermediate memory too; no two parts run at once."""
@@ -197,7 +197,9 @@ class PartitionedSegment:
         )
 
     def _walk(
-        self, inputs: Sequence[np.ndarray], run: Callable[[Segment, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+        self,
+        inputs: Sequence[np.ndarray],
+        run: Callable[[Part, Segment, Sequence[np.ndarray]], tuple[np.ndarray, ...]],
     ) -> tuple[np.ndarray, ...]:
         dims = bind_dims(self.graph, [x.shape for x in inputs])
         known = dict(zip((v.name for v in self.graph.inputs), inputs, strict=True))
@@ -210,7 +212,7 @@ class PartitionedSegment:
                         dims.setdefault(s.name, n)
             if part.symbols:
                 arrays.append(np.empty((*(dims[s] for s in part.symbols), 0), bool))
-            outputs = run(segment, arrays)
+            outputs = run(part, segment, arrays)
             known.update(zip((v.name for v in part.graph.outputs), outputs, strict=True))
             for name in last:
                 del known[name]

@@ -75,6 +75,7 @@ class _Writer:
                 "nonempty": list(map(self.dim, s.nonempty)),
                 **sizes,
             }
+                "arithmetic": s.arithmetic,
         if isinstance(s, CopyStep):
             return {"copy": [self.place(s.target), self.place(s.source), self.dim(s.bytes)]}
         return {
@@ -115,4 +116,4 @@ class _Reader:
         operands, dims = tuple(map(self.place, s["operands"])), tuple(map(self.dim, s["dims"]))
         sizes = [self.dim(s[k]) for k in ("work", "scratch", "flops", "bytes")]
         nonempty = tuple(map(self.dim, s["nonempty"]))
-        return KernelStep(int(s["kernel"]), s["name"], origin, operands, dims, *sizes, nonempty)
+        return KernelStep(int(s["kernel"]), s["name"], origin, operands, dims, *sizes, nonempty, str(s["arithmetic"]))

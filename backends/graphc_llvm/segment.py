@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.backend import KernelReport, MemoryReport
+from graphc.backend import KernelReport, KernelTime, MemoryReport
 from graphc.errors import NumericError, ShapeError
-from graphc.host import aligned, report
+from graphc.host import aligned, kernel_times, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.tensor_data import TensorData
@@ -23,6 +23,7 @@ from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
 from graphc_llvm.instance import Frame, Instance
 from graphc_llvm.jit import Library, load_objects
+from graphc_llvm.limits import host_limits
 from graphc_llvm.runtime import runtime
 
 KEPT_INSTANCES = 16
@@ -97,7 +98,8 @@ class Runner:
         """`run` of a static program on arrays that fit as they are; None where one of them doesn't, and nothing ran.
 
         The native entry checks the arrays, so Python does next to nothing: what counts for programs of microseconds.
-        There is none for bf16, which the buffer protocol doesn't know, and for bool, whose bytes are checked first.
+        There is none for bf16, which the buffer protocol doesn't know, for bool, whose bytes are checked first, and where
+        inputs are written over.
         """
         types = (*self.program.inputs, *self.program.outputs)
         if self.static is None or any(t.dtype.name in ("bf16", "bool") for t in types):
@@ -121,7 +123,7 @@ class Runner:
         return run
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
-        """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
+        """The outputs, in fresh memory or in that of inputs. Raises NumericError where a kernel reports a status."""
         instance, entry = self.static if self.static is not None else self.instance(dims or {})
         frame = instance.take_frame()
         try:
@@ -223,8 +225,11 @@ class LlvmSegment:
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return self.runner.run(inputs, self._dims(inputs))
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
-        return self.runner.profile(inputs, self._dims(inputs))
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
+        dims = self._dims(inputs)
+        return kernel_times(
+            self.compiled.main.program, dims or {}, self.runner.profile(inputs, dims), host_limits(self.threads)
+        )
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         return self.runner.instance(dims if self.runner.dynamic else {})[0].memory()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphc.backend import CompileOptions, KernelReport, MemoryReport
+from graphc.backend import CompileOptions, KernelReport, KernelTime, MemoryReport
 from graphc.interpreter import interpret
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import evaluate
@@ -31,7 +31,7 @@ class ReferenceSegment:
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return tuple(np.array(y) for y in interpret(self.graph, inputs))  # fresh memory: outputs alias nothing
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
         times: list[float] = []
         last = time.perf_counter()
 
@@ -43,7 +43,7 @@ class ReferenceSegment:
                 last = now
 
         interpret(self.graph, inputs, watch=watch)
-        return times
+        return [KernelTime(k, t) for k, t in zip(self.kernels, times, strict=True)]
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         produced = [v for n in self.graph.nodes for v in n.results]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from graphc.backend import KernelReport, MemoryReport
+from graphc.backend import KernelReport, KernelTime, MemoryReport
+from graphc.host import kernel_times, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
-from graphc.ir.symbolic import Dim, Expr, evaluate
+from graphc.ir.symbolic import Expr, evaluate
 from graphc.ir.tensor_data import TensorData
-from graphc.lowering.program import KernelStep, Program
+from graphc.lowering.program import Program
 from graphc_triton.kernels import TritonKernel
 from graphc_triton.plan import make_plan
 from graphc_triton.target import INTERPRETER
@@ -89,25 +90,19 @@ class TritonSegment:
 
     @functools.cached_property
     def kernels(self) -> Sequence[KernelReport]:
-        dims = {s.name: s.low for s in self.graph.symbols().values()}
+        return self._reports({s.name: s.low for s in self.graph.symbols().values()})
 
-        def at(d: Dim) -> int:
-            return evaluate(d, dims) if isinstance(d, Expr) else d
-
-        return [
-            KernelReport(s.name, s.origin, self.main.kernels[s.kernel].key, at(s.flops), at(s.bytes))
-            if isinstance(s, KernelStep)
-            else KernelReport("copy", (), "copy")
-            for s in self.main.program.steps
-        ]
+    def _reports(self, dims: Mapping[str, int]) -> list[KernelReport]:
+        return [report(s, self.main.program, dims) for s in self.main.program.steps]
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         with self._lock:
             return self.runner.run(inputs, bind_dims(self.graph, [x.shape for x in inputs]))
 
-    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[float]:
+    def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
+        dims = bind_dims(self.graph, [x.shape for x in inputs])
         with self._lock:
-            return self.runner.profile(inputs, bind_dims(self.graph, [x.shape for x in inputs]))
+            return kernel_times(self.main.program, dims, self.runner.profile(inputs, dims))
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         plan = make_plan(self.main.program, self.main.kernels, dims)

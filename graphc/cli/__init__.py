@@ -15,7 +15,7 @@ from graphc.cli.report import Report, json_text
 from graphc.errors import GraphcError
 from graphc.version import __version__
 
-COMMANDS = ("demo", "compile", "run", "bench", "inspect", "explain", "verify", "plugins")
+COMMANDS = ("demo", "compile", "run", "bench", "inspect", "explain", "profile", "verify", "plugins")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from graphc.cli.measure import kernel_table, kernel_times, measure
+from graphc.cli.measure import measure
 from graphc.cli.options import add_dims, add_model, dims_of, executable_of, random_inputs
 from graphc.cli.report import Report, bytes_text, progress, seconds_text
 
@@ -25,15 +25,14 @@ def run(arguments: argparse.Namespace) -> Report:
     inputs = list(random_inputs(graph, arguments).values())
     with progress(arguments, "running"):
         latency = measure(executable, inputs, arguments.seconds)
-        kernels = kernel_times(executable, inputs)[: arguments.top]
-    # Work is counted at the smallest dims: elsewhere its rate isn't known.
-    smallest = dims == {name: s.low for name, s in graph.symbols().items() if name in dims}
-    flops = executable.cost["flops"] if smallest else 0
+        profile = executable.profile(*inputs)
+    flops = sum(row.flops for row in profile.rows)
     peak = executable.memory_at(dims).peak
     data = {
         "model": str(arguments.model), "backend": executable.options.backend_name, "threads": executable.options.threads,
         "dims": dims, "runs": len(latency.seconds), "median_seconds": latency.median, "best_seconds": latency.best,
-        "gflops_per_second": flops / latency.median * 1e-9 if flops else None, "peak_bytes": peak, "kernels": kernels,
+        "gflops_per_second": flops / latency.median * 1e-9 if flops else None, "peak_bytes": peak,
+        "kernels": [row.data() for row in profile.slowest(arguments.top)],
     }  # fmt: skip
     at = f" at {', '.join(f'{n} = {v}' for n, v in dims.items())}" if dims else ""
     rate = f", {flops / latency.median * 1e-9:.1f} GFLOP/s" if flops else ""
@@ -41,7 +40,6 @@ def run(arguments: argparse.Namespace) -> Report:
         f"{arguments.model}{at}: median {seconds_text(latency.median)}, best {seconds_text(latency.best)} "
         f"of {len(latency.seconds)} runs{rate}, peak {bytes_text(peak)}",
     ]
-    if kernels:
-        shown = f"the slowest {len(kernels)} of {len(executable.kernels)} kernel calls"
-        lines += ["", f"{shown}:", kernel_table(kernels, flops=smallest)]
+    if profile.rows:
+        lines += ["", profile.text(arguments.top)]
     return Report(data, "\n".join(lines))

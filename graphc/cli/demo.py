@@ -6,7 +6,7 @@ import argparse
 import time
 
 from graphc.cli.agreement import compare, verdict
-from graphc.cli.measure import kernel_table, kernel_times, measure
+from graphc.cli.measure import measure
 from graphc.cli.options import add_compile_options, compile_options
 from graphc.cli.report import Report, bytes_text, progress, seconds_text
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> Report:
     inputs = dict.fromkeys(executable.input_names, image)
     with progress(arguments, "measuring"):
         latency = measure(executable, [image], arguments.seconds)
-        kernels = kernel_times(executable, [image])[: arguments.top]
+        profile = executable.profile(image)
     with progress(arguments, "interpreting it in double precision, to compare"):
         agreements = compare(executable, inputs)
     logits = executable(image)
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> Report:
         "compile_seconds": compiled, "passes": described["passes"], "refusals": described["refusals"],
         "median_seconds": latency.median, "best_seconds": latency.best, "runs": len(latency.seconds),
         "gflops_per_second": flops / latency.median * 1e-9 if flops else None, "flops": flops, "peak_bytes": peak,
-        "kernel_calls": len(executable.kernels), "kernels": kernels, "agrees": agrees,
-        "agreement": [a.data() for a in agreements],
+        "kernel_calls": len(executable.kernels), "kernels": [row.data() for row in profile.slowest(arguments.top)],
+        "agrees": agrees, "agreement": [a.data() for a in agreements],
         "logits": {"least": float(logits.min()), "greatest": float(logits.max()), "deviation": float(logits.std())},
     }  # fmt: skip
     rate = f", {flops / latency.median * 1e-9:.1f} GFLOP/s" if flops else ""
@@ -69,8 +69,7 @@ def run(arguments: argparse.Namespace) -> Report:
         lines.append(f"  and {len(described['refusals'])} refusals with reasons: `graphc explain` lists them")
     lines += [
         "",
-        f"the slowest {len(kernels)} of {len(executable.kernels)} kernel calls:",
-        kernel_table(kernels),
+        profile.text(arguments.top),
         "",
         f"latency: median {seconds_text(latency.median)}, best {seconds_text(latency.best)} "
         f"of {len(latency.seconds)} runs{rate}",

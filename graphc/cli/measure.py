@@ -1,4 +1,4 @@
-"""Measures executables: latency of whole runs, and time by kernel."""
+"""Measures executables: latency of whole runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from graphc.cli.report import seconds_text, shortened, table
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from graphc.executable import Executable
 
 LEAST_RUNS = 5
-PROFILED_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -48,32 +45,3 @@ def _run_for(executable: Executable, inputs: Sequence[np.ndarray], seconds: floa
         executable(*inputs)
         times.append(time.perf_counter() - start)
     return times
-
-
-def kernel_times(executable: Executable, inputs: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    """Each kernel call with its median seconds and its share of their sum, slowest first."""
-    runs = [executable.time_kernels(*inputs) for _ in range(PROFILED_RUNS)]
-    times = [statistics.median(column) for column in zip(*runs, strict=True)]
-    total = sum(times) or 1.0
-    rows = [
-        {
-            "name": k.name, "layers": list(k.origin), "seconds": t, "share": t / total,
-            "gflops_per_second": k.flops / t * 1e-9 if t else 0.0,
-        }
-        for k, t in zip(executable.kernels, times, strict=True)
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: -row["seconds"])
-
-
-def kernel_table(rows: Sequence[dict[str, Any]], *, flops: bool = True) -> str:
-    """The kernels as lines of text; `flops` where what they compute is known at these dims."""
-    head = ("time", "share", "GFLOP/s", "kernel", "layers")
-    lines = [
-        (
-            seconds_text(r["seconds"]), f"{r['share']:.1%}",
-            f"{r['gflops_per_second']:.1f}" if flops and r["gflops_per_second"] else "",
-            r["name"], shortened(r["layers"]),
-        )
-        for r in rows
-    ]  # fmt: skip
-    return table([head, *lines], right=(0, 1, 2))

@@ -12,6 +12,7 @@ from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
 from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
 
+from graphc.lowering.reports import arithmetic
 
 class Kernel(Protocol):
     """What a program knows of a kernel; see `program.KernelStep`. Equal keys are equal code, called `symbol` in it."""
@@ -158,6 +159,7 @@ class _Assembler(Generic[K]):
             kernel.nonempty,
         )
 
+            arithmetic(node),
     def read(self, place: Location) -> Location:
         if place.buffer is not None:
             buffer = self.buffers[place.buffer]

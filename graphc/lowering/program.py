@@ -32,7 +32,8 @@ class ArenaBuffer:
 class KernelStep:
     """Runs kernel number `kernel` over [0, work). `dims` are passed to it; `scratch` bytes are each worker's own.
 
-    `flops` and `bytes` are what it computes and moves, for thread choice and reports. Where one of the sizes `nonempty` is 0,
+    `flops` and `bytes` are what it computes and moves, for thread choice and reports; `arithmetic` is the element type that it
+    computes with, "" where it computes nothing. Where one of the sizes `nonempty` is 0,
     the result has no value.
     """
 
@@ -46,6 +47,7 @@ class KernelStep:
     flops: Dim
     bytes: Dim
     nonempty: tuple[Dim, ...]
+    arithmetic: str
 
 
 @dataclass(frozen=True)

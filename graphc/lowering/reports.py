@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Node
 from graphc.ir.symbolic import Dim, nonnegative, product
 from graphc.lowering.loop_body import Apply, Body, LoopBody, Reduce
+
+PRODUCTS = ("dot", "conv", "conv_input_grad", "conv_weight_grad", "winograd_conv", "attention")
+"""Operators that sum products, in hardware's own rate for their operands' type."""
 
 
 def kernel_name(body: Graph) -> str:
@@ -12,6 +15,17 @@ def kernel_name(body: Graph) -> str:
     names = [n.op.name for n in body.nodes if "view" not in n.op.traits and n.op.name != "constant"]
     short = [n.removeprefix("reduce_") for n in dict.fromkeys(names)] or [n.op.name for n in body.nodes[:1]] or ["copy"]
     return "_".join(short[:6])
+
+
+def arithmetic(node: Node) -> str:
+    """The element type that a kernel's products are of, or else that its other floats are computed in; "" for none."""
+    nodes = node["body"].nodes if node.op.name == "fusion" else [node]
+    products = [n.operands[0].type.dtype.name for n in nodes if n.op.name in PRODUCTS]
+    if products:
+        return products[0]
+    computed = [n.results[0].type.dtype for n in nodes if "view" not in n.op.traits and n.results]
+    floats = [t for t in computed if t.is_float]
+    return "" if not floats else "f64" if any(t.bytes > 4 for t in floats) else "f32"
 
 
 def nonempty(body: Body) -> tuple[Dim, ...]:

@@ -1,5 +1,6 @@
 """`graphc bench`, `inspect`, `explain`, `verify` and `plugins`: what they tell of a model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,26 @@ def test_bench_tells_latency_memory_and_kernels(graphc_json, model: Path, backen
 def test_bench_as_text(graphc_command, model: Path) -> None:
     status, out, err = graphc_command("bench", model, "--seconds", 0.05, "--top", 1)
     assert (status, err) == (0, "")
-    head, _, title, columns, slowest = out.splitlines()
+    head, _, title, _, columns, _, slowest, *_ = out.splitlines()
     for word in ("median", "best", "GFLOP/s", "peak"):
         assert word in head
-    assert title.startswith("the slowest 1 of")
+    assert "kernel calls" in title
     assert columns.split()[:3] == ["time", "share", "GFLOP/s"]
     assert "fc1" in slowest
+
+
+def test_profile_tells_rates_and_limits_and_writes_a_trace(graphc_json, graphc_command, model: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    data = graphc_json("profile", model, "--dim", "batch=3", "--threads", 1, "--runs", 2, "--trace", trace)
+    (kernel,) = data["kernels"]
+    assert kernel["layers"] == ["fc1", "bias", "act"]
+    assert kernel["flops"] >= 2 * 3 * 8 * 4
+    assert kernel["share_of_limit"] > 0
+    assert [e["ph"] for e in json.loads(trace.read_text())["traceEvents"]] == ["M", "M", "X"]
+    status, out, err = graphc_command("profile", model, "--top", 5)
+    assert (status, err) == (0, "")
+    assert "of limit" in out
+    assert "fc1" in out
 
 
 def test_inspect_tells_signature_and_operators(graphc_json, graphc_command, model: Path) -> None:

@@ -205,8 +205,9 @@ def test_kernels_are_told_with_layers_work_and_time() -> None:
     assert set(kernel.origin) == {"dense", "activation"}
     assert kernel.flops >= 2 * 8 * 64 * 32
     assert kernel.bytes >= 4 * (8 * 64 + 64 * 32 + 8 * 32)
-    (seconds,) = executable.time_kernels(np.ones((8, 64), np.float32))
-    assert 0 < seconds < 1
+    (row,) = executable.profile(np.ones((8, 64), np.float32)).rows
+    assert 0 < row.seconds < 1
+    assert (row.flops, row.arithmetic) == (kernel.flops, "f32")
     assert executable.memory.constants >= data.array.nbytes
 
 

@@ -39,7 +39,7 @@ for n in (3, 3, 5):
     first, second = executable(np.ones((n, 40), np.float32))
     assert first.shape == second.shape == (n, 24)
 say("profile")
-assert len(executable.time_kernels(np.ones((3, 40), np.float32))) == len(executable.kernels)
+assert len(executable.profile(np.ones((3, 40), np.float32)).rows) == len(executable.kernels)
 say("end")
 del executable, segment
 
