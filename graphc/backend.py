@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
     from graphc.pipeline import Pass, PassContext
+    from graphc.training.trainable import Trainable
 
 Precision = Literal["f32", "bf16", "f16"]
 Numerics = Literal["fast", "strict"]
@@ -181,6 +182,16 @@ class Frontend(Protocol):
         dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     ) -> Graph:
         """The model as a verified graph. Raises ModelError or UnsupportedOpError, with the layers."""
+        ...
+
+    def import_training(
+        self,
+        model: Any,
+        *,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    ) -> Trainable:
+        """The model in training mode. Raises as `import_model`. A frontend for inference alone has no such method."""
         ...
 
 

@@ -73,9 +73,9 @@ class _Writer:
                 "operands": operands,
                 "dims": dims,
                 "nonempty": list(map(self.dim, s.nonempty)),
+                "arithmetic": s.arithmetic,
                 **sizes,
             }
-                "arithmetic": s.arithmetic,
         if isinstance(s, CopyStep):
             return {"copy": [self.place(s.target), self.place(s.source), self.dim(s.bytes)]}
         return {

@@ -98,8 +98,7 @@ class Runner:
         """`run` of a static program on arrays that fit as they are; None where one of them doesn't, and nothing ran.
 
         The native entry checks the arrays, so Python does next to nothing: what counts for programs of microseconds.
-        There is none for bf16, which the buffer protocol doesn't know, for bool, whose bytes are checked first, and where
-        inputs are written over.
+        There is none for bf16, which the buffer protocol doesn't know, and for bool, whose bytes are checked first.
         """
         types = (*self.program.inputs, *self.program.outputs)
         if self.static is None or any(t.dtype.name in ("bf16", "bool") for t in types):

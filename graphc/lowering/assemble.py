@@ -11,8 +11,8 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
 from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
-
 from graphc.lowering.reports import arithmetic
+
 
 class Kernel(Protocol):
     """What a program knows of a kernel; see `program.KernelStep`. Equal keys are equal code, called `symbol` in it."""
@@ -157,9 +157,9 @@ class _Assembler(Generic[K]):
             kernel.flops,
             kernel.bytes,
             kernel.nonempty,
+            arithmetic(node),
         )
 
-            arithmetic(node),
     def read(self, place: Location) -> Location:
         if place.buffer is not None:
             buffer = self.buffers[place.buffer]
