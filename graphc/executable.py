@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.arguments import Expected, Wrap, as_arrays, set_apart
 from graphc.backend import CompileOptions, CompileReport, KernelReport, MemoryReport, Segment
 from graphc.errors import GraphcError, ShapeError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
+from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
@@ -32,7 +33,10 @@ class Executable:
         self._options = options
         self._report = report
         self._direct = segment.direct
-        self._expected = [Expected(v.name, v.type) for v in graph.inputs]
+        self._expected = [
+            (v.name, v.type, v.type.dtype.numpy, tuple(v.type.shape) if v.type.is_static else None)
+            for v in graph.inputs
+        ]
 
     # Running
 
@@ -49,7 +53,7 @@ class Executable:
 
     def run(self, output_names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """The named outputs (None: all), from inputs by name: the form of onnxruntime's InferenceSession.run."""
-        expected = self.input_names
+        expected = [name for name, *_ in self._expected]
         if set(inputs) != set(expected):
             raise ShapeError("inputs don't match the signature", seen=sorted(inputs), expected=expected)
         outputs = self(*(inputs[name] for name in expected))
@@ -76,6 +80,18 @@ class Executable:
                 x = x.view(np.uint8) != 0
             arrays.append(x)
         return arrays, wrap
+
+    @staticmethod
+    def _mended(x: np.ndarray, name: str, type: TensorType) -> np.ndarray:
+        """`x` in native byte order; raises ShapeError naming what doesn't fit."""
+        if x.dtype.newbyteorder("=") != type.dtype.numpy:
+            raise ShapeError(f"input {name} has the wrong dtype", seen=x.dtype, expected=type.dtype.numpy)
+        fits = x.ndim == type.rank and all(
+            a == b for a, b in zip(x.shape, type.shape, strict=True) if isinstance(b, int)
+        )
+        if not fits:
+            raise ShapeError(f"input {name} has the wrong shape", seen=list(x.shape), expected=type)
+        return x.astype(type.dtype.numpy)
 
     # What it is
 
@@ -166,6 +182,35 @@ class Executable:
         inputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.inputs)
         outputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.outputs)
         return f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend_name}, {len(self.kernels)} kernels>"
+
+
+def _from_dlpack(x: Any, name: str, type: TensorType) -> tuple[np.ndarray, Any]:
+    """The array behind a DLPack object, without a copy, and the function that makes results of its kind."""
+    if not hasattr(x, "__dlpack__"):
+        raise ShapeError(
+            f"input {name} is no array",
+            seen=f"{x.__class__.__name__}",
+            expected=f"a NumPy array or DLPack object of {type}",
+        )
+    library = sys.modules.get(x.__class__.__module__.partition(".")[0])
+    try:
+        if type.dtype.name == "bf16" and x.dtype == getattr(library, "bfloat16", None):
+            # NumPy takes no bfloat16 through DLPack: its bits go as integers.
+            return np.from_dlpack(x.view(library.int16)).view(type.dtype.numpy), _maker(library)  # type: ignore[union-attr]
+        return np.from_dlpack(x), _maker(library)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise ShapeError(
+            f"input {name} can't be read in place", seen=error, expected=f"an array on the CPU, of {type}",
+            hint="a tensor that requires a gradient: pass x.detach()" if getattr(x, "requires_grad", False) else None,
+        ) from error  # fmt: skip
+
+
+def _maker(library: Any) -> Callable[[np.ndarray], Any] | None:
+    """What makes an array of the library, without a copy; None where it has no from_dlpack."""
+    make: Callable[[np.ndarray], Any] | None = getattr(library, "from_dlpack", None)
+    if make is None:
+        return None
+    return lambda y: make(y.view(np.int16)).view(library.bfloat16) if y.dtype.name == "bfloat16" else make(y)
 
 
 def check_dims(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, int]:
