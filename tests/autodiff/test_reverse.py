@@ -113,7 +113,11 @@ def test_gradients_of_gradients() -> None:
     x = b.input("x", f64, (4,))
     graph = b.returns(b.op("mul", b.op("sin", x), b.op("mul", x, x)))
     at = np.linspace(-1, 2, 4)
-    first, second, third = graphc.grad(graph), graphc.grad(graphc.grad(graph)), graphc.grad(graphc.grad(graphc.grad(graph)))
+    first, second, third = (
+        graphc.grad(graph),
+        graphc.grad(graphc.grad(graph)),
+        graphc.grad(graphc.grad(graphc.grad(graph))),
+    )
     t = torch.tensor(at, requires_grad=True)
     expected = torch.sin(t) * t**2
     for g in (first, second, third):
@@ -167,7 +171,10 @@ def test_every_operator_without_a_gradient_is_named_with_its_layer() -> None:
     b.origin = ()
     with pytest.raises(UnsupportedOpError, match="autodiff doesn't support 2 nodes") as raised:
         graphc.grad(b.returns(b.op("mul", *found)))
-    assert {(u.op, u.layer) for u in raised.value.unsupported} == {("fusion", "encoder/first"), ("fusion", "encoder/second")}
+    assert {(u.op, u.layer) for u in raised.value.unsupported} == {
+        ("fusion", "encoder/first"),
+        ("fusion", "encoder/second"),
+    }
 
 
 def test_compiles_to_the_interpreters_numbers() -> None:
