@@ -15,7 +15,7 @@ from graphc.version import __version__
 
 if TYPE_CHECKING:
     from graphc.autodiff import grad, value_and_grad
-    from graphc.driver import compile, import_model, load, run_passes
+    from graphc.driver import compile, import_model, import_training, load, run_passes
     from graphc.errors import (
         ArtifactError,
         GraphcError,
@@ -33,20 +33,54 @@ if TYPE_CHECKING:
     from graphc.ir.parser import parse_graph
     from graphc.ir.symbolic import symbol as Dim
     from graphc.ir.text import print_graph
+    from graphc.training.compile import compile_training
+    from graphc.training.optimizers import SGD, Adam, Adamax, AdamW, NAdam
+    from graphc.training.recipe import Group
+    from graphc.training.step import TrainingStep
 
 _HOME = {
-    "compile": "driver", "import_model": "driver", "load": "driver", "run_passes": "driver",
+    "compile": "driver", "import_model": "driver", "import_training": "driver", "load": "driver", "run_passes": "driver",
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
     "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
+    "compile_training": "training.compile", "TrainingStep": "training.step", "Group": "training.recipe",
+    **dict.fromkeys(("SGD", "Adam", "AdamW", "Adamax", "NAdam"), "training.optimizers"),
     **dict.fromkeys(
         ("ArtifactError", "GraphcError", "ModelError", "NumericError", "PluginError", "ShapeError", "UnsupportedOpError",
          "VerifyError"), "errors"),
 }  # fmt: skip
 
 __all__ = [
-    "ArtifactError", "Builder", "Dim", "Executable", "Graph", "GraphcError", "ModelError", "NumericError", "PluginError",
-    "ShapeError", "UnsupportedOpError", "VerifyError", "__version__", "compile", "grad", "import_model", "interpret",
-    "load", "parse_graph", "print_graph", "run_passes", "value_and_grad",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "ArtifactError",
+    "Builder",
+    "Dim",
+    "Executable",
+    "Graph",
+    "GraphcError",
+    "Group",
+    "ModelError",
+    "NAdam",
+    "NumericError",
+    "PluginError",
+    "ShapeError",
+    "TrainingStep",
+    "UnsupportedOpError",
+    "VerifyError",
+    "__version__",
+    "compile",
+    "compile_training",
+    "grad",
+    "import_model",
+    "import_training",
+    "interpret",
+    "load",
+    "parse_graph",
+    "print_graph",
+    "run_passes",
+    "value_and_grad",
 ]  # fmt: skip
 
 

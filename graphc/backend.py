@@ -133,7 +133,8 @@ class Segment(Protocol):
         ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The outputs, in fresh memory. Inputs are checked and C-contiguous, in the graph's order."""
+        """The outputs, in fresh memory, or in that of inputs donated to them. Inputs are checked and C-contiguous, in the
+        graph's order; donated ones share memory with no other."""
         ...
 
     def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:

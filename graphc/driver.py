@@ -19,6 +19,7 @@ from graphc.ir.verifier import verify as verify_graph
 from graphc.ops import core_operators
 from graphc.partitioned import compile_parts
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc.training.trainable import Trainable, trainable_graph
 from graphc.version import __version__
 
 
@@ -39,6 +40,30 @@ def import_model(
     graph = frontend.import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     verify_graph(graph)
     return graph
+
+
+def import_training(
+    model: Any,
+    *,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+) -> Trainable:
+    """The model as a function of data, parameters and state; a Graph's float weights are its parameters.
+
+    Raises ModelError or UnsupportedOpError, and GraphcError where the model's frontend imports for inference alone.
+    """
+    if isinstance(model, Trainable):
+        trainable = model
+    elif isinstance(model, Graph):
+        trainable = trainable_graph(model)
+    else:
+        name = plugins.frontend_for(model)
+        frontend = cast(Frontend, plugins.find(plugins.FRONTENDS, name))
+        if not hasattr(frontend, "import_training"):
+            raise GraphcError(f"the frontend {name!r} imports models for inference alone", seen=type(model).__name__)
+        trainable = frontend.import_training(model, example_inputs=example_inputs, dynamic=dynamic)
+    verify_graph(trainable.graph)
+    return trainable
 
 
 def run_passes(

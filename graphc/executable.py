@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.arguments import Expected, Wrap, as_arrays, set_apart
 from graphc.backend import CompileOptions, CompileReport, KernelReport, MemoryReport, Segment
 from graphc.errors import GraphcError, ShapeError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
-from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
@@ -25,7 +24,8 @@ class Executable:
     """An immutable, thread-safe program. Made by `graphc.compile` or `graphc.load`.
 
     Calling it takes the inputs in order (NumPy arrays, or anything with `__dlpack__`) and returns the outputs: one
-    bare, several as a tuple, of the kind that came in. Raises ShapeError where an input doesn't fit the signature."""
+    bare, several as a tuple, of the kind that came in. An input that the graph donates may be written over. Raises ShapeError
+    where an input doesn't fit the signature."""
 
     def __init__(self, graph: Graph, segment: Segment, options: CompileOptions, report: CompileReport) -> None:
         self._graph = graph
@@ -33,10 +33,7 @@ class Executable:
         self._options = options
         self._report = report
         self._direct = segment.direct
-        self._expected = [
-            (v.name, v.type, v.type.dtype.numpy, tuple(v.type.shape) if v.type.is_static else None)
-            for v in graph.inputs
-        ]
+        self._expected = [Expected(v.name, v.type) for v in graph.inputs]
 
     # Running
 
@@ -53,7 +50,7 @@ class Executable:
 
     def run(self, output_names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """The named outputs (None: all), from inputs by name: the form of onnxruntime's InferenceSession.run."""
-        expected = [name for name, *_ in self._expected]
+        expected = self.input_names
         if set(inputs) != set(expected):
             raise ShapeError("inputs don't match the signature", seen=sorted(inputs), expected=expected)
         outputs = self(*(inputs[name] for name in expected))
@@ -63,35 +60,11 @@ class Executable:
             raise ShapeError("there is no such output", seen=unknown, expected=list(by_name))
         return [by_name[n] for n in (output_names if output_names is not None else by_name)]
 
-    def _arrays(self, inputs: Sequence[Any]) -> tuple[list[np.ndarray], Any]:
-        if len(inputs) != len(self._expected):
-            names = ", ".join(name for name, *_ in self._expected)
-            raise ShapeError("wrong number of inputs", seen=len(inputs), expected=f"{len(self._expected)} ({names})")
-        arrays, wrap = [], None
-        for x, (name, type, dtype, shape) in zip(inputs, self._expected, strict=True):
-            if not isinstance(x, np.ndarray):
-                x, wrap = _from_dlpack(x, name, type)
-            if x.dtype != dtype or (x.shape != shape if shape is not None else x.ndim != type.rank):
-                x = self._mended(x, name, type)
-            flags = x.flags
-            if not (flags.c_contiguous and flags.aligned and x.dtype.isnative):
-                x = np.array(x, dtype, order="C")
-            if dtype.kind == "b" and x.view(np.uint8).max(initial=0) > 1:  # made by a view of other bytes
-                x = x.view(np.uint8) != 0
-            arrays.append(x)
+    def _arrays(self, inputs: Sequence[Any]) -> tuple[list[np.ndarray], Wrap]:
+        arrays, wrap = as_arrays(inputs, self._expected)
+        if self._graph.donations:
+            set_apart(arrays, [i for i, _ in self._graph.donations])
         return arrays, wrap
-
-    @staticmethod
-    def _mended(x: np.ndarray, name: str, type: TensorType) -> np.ndarray:
-        """`x` in native byte order; raises ShapeError naming what doesn't fit."""
-        if x.dtype.newbyteorder("=") != type.dtype.numpy:
-            raise ShapeError(f"input {name} has the wrong dtype", seen=x.dtype, expected=type.dtype.numpy)
-        fits = x.ndim == type.rank and all(
-            a == b for a, b in zip(x.shape, type.shape, strict=True) if isinstance(b, int)
-        )
-        if not fits:
-            raise ShapeError(f"input {name} has the wrong shape", seen=list(x.shape), expected=type)
-        return x.astype(type.dtype.numpy)
 
     # What it is
 
@@ -99,6 +72,11 @@ class Executable:
     def graph(self) -> Graph:
         """The graph as it was imported. Not to be edited: the program doesn't follow."""
         return self._graph
+
+    @property
+    def segment(self) -> Segment:
+        """The compiled code, which takes arrays that are known to fit."""
+        return self._segment
 
     @property
     def options(self) -> CompileOptions:
@@ -182,35 +160,6 @@ class Executable:
         inputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.inputs)
         outputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.outputs)
         return f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend_name}, {len(self.kernels)} kernels>"
-
-
-def _from_dlpack(x: Any, name: str, type: TensorType) -> tuple[np.ndarray, Any]:
-    """The array behind a DLPack object, without a copy, and the function that makes results of its kind."""
-    if not hasattr(x, "__dlpack__"):
-        raise ShapeError(
-            f"input {name} is no array",
-            seen=f"{x.__class__.__name__}",
-            expected=f"a NumPy array or DLPack object of {type}",
-        )
-    library = sys.modules.get(x.__class__.__module__.partition(".")[0])
-    try:
-        if type.dtype.name == "bf16" and x.dtype == getattr(library, "bfloat16", None):
-            # NumPy takes no bfloat16 through DLPack: its bits go as integers.
-            return np.from_dlpack(x.view(library.int16)).view(type.dtype.numpy), _maker(library)  # type: ignore[union-attr]
-        return np.from_dlpack(x), _maker(library)
-    except (BufferError, RuntimeError, TypeError) as error:
-        raise ShapeError(
-            f"input {name} can't be read in place", seen=error, expected=f"an array on the CPU, of {type}",
-            hint="a tensor that requires a gradient: pass x.detach()" if getattr(x, "requires_grad", False) else None,
-        ) from error  # fmt: skip
-
-
-def _maker(library: Any) -> Callable[[np.ndarray], Any] | None:
-    """What makes an array of the library, without a copy; None where it has no from_dlpack."""
-    make: Callable[[np.ndarray], Any] | None = getattr(library, "from_dlpack", None)
-    if make is None:
-        return None
-    return lambda y: make(y.view(np.int16)).view(library.bfloat16) if y.dtype.name == "bfloat16" else make(y)
 
 
 def check_dims(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, int]:

@@ -22,6 +22,7 @@ def to_json(program: Program) -> dict[str, Any]:
         "buffers": [[writer.dim(b.bytes), b.first, b.last] for b in program.buffers],
         "steps": [writer.step(s) for s in program.steps],
         "kernels": list(program.kernels),
+        "in_place": list(program.in_place),
         "symbols": writer.symbols,
     }
 
@@ -38,6 +39,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
             tuple(ArenaBuffer(reader.dim(size), int(first), int(last)) for size, first, last in data["buffers"]),
             tuple(reader.step(s) for s in data["steps"]),
             tuple((key, name) for key, name in data["kernels"]),
+            tuple((int(i), int(o)) for i, o in data["in_place"]),
         )
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("a cached program is damaged", seen=str(e)) from e

@@ -66,6 +66,7 @@ class Runner:
         self._lock = threading.Lock()
         self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
         self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
+        self.in_place = {o: i for i, o in code.program.in_place}
         self.dynamic = not all(t.is_static for t in (*code.program.inputs, *code.program.outputs))
         self.static: tuple[Instance, Entry] | None = None
         if not self.dynamic:
@@ -98,10 +99,11 @@ class Runner:
         """`run` of a static program on arrays that fit as they are; None where one of them doesn't, and nothing ran.
 
         The native entry checks the arrays, so Python does next to nothing: what counts for programs of microseconds.
-        There is none for bf16, which the buffer protocol doesn't know, and for bool, whose bytes are checked first.
+        There is none for bf16, which the buffer protocol doesn't know, for bool, whose bytes are checked first, and where
+        inputs are written over.
         """
         types = (*self.program.inputs, *self.program.outputs)
-        if self.static is None or any(t.dtype.name in ("bf16", "bool") for t in types):
+        if self.static is None or self.in_place or any(t.dtype.name in ("bf16", "bool") for t in types):
             return None
         instance, entry = self.static
         call, take, give, empty, ndarray = entry.call, instance.take_frame, instance.give_frame, np.empty, np.ndarray
@@ -127,12 +129,20 @@ class Runner:
         frame = instance.take_frame()
         try:
             outputs = tuple(
-                [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+                [
+                    np.empty(shape, dtype) if (taken := self._taken(o, inputs)) is None else taken
+                    for o, (shape, (dtype, _)) in enumerate(zip(instance.shapes, self.outputs, strict=True))
+                ]
             )
             self.call(entry, frame, inputs, outputs)
         finally:
             instance.give_frame(frame)
         return outputs
+
+    def _taken(self, output: int, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The input whose memory an output takes; None where there is none, or it mustn't be written to."""
+        i = self.in_place.get(output)
+        return inputs[i] if i is not None and inputs[i].flags.writeable else None
 
     def call(self, entry: Entry, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         status = entry.call(frame.context.address, tuple(map(_bits, inputs)), tuple(map(_bits, outputs)))

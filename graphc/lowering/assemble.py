@@ -10,6 +10,7 @@ from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
+from graphc.lowering.donation import in_place
 from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
 from graphc.lowering.reports import arithmetic
 
@@ -108,6 +109,7 @@ class _Assembler(Generic[K]):
             tuple(ArenaBuffer(b.bytes, b.first, b.last) for b in self.buffers),
             tuple(_resolve(s, slice_base) for s in steps),
             tuple((key, k.symbol) for key, (_, k) in self.kernels.items()),
+            in_place(graph),
         )
         return Assembly(program, [k for _, k in self.kernels.values()], self.constants)
 

@@ -89,6 +89,7 @@ class Program:
     """Everything that one native segment is, but its code and its constants.
 
     kernels: (cache key, function name) of each; `KernelStep.kernel` is an index into them.
+    in_place: pairs (input, output) that may be given the same memory.
     """
 
     inputs: tuple[TensorType, ...]
@@ -98,6 +99,7 @@ class Program:
     buffers: tuple[ArenaBuffer, ...]
     steps: tuple[Step, ...]
     kernels: tuple[tuple[str, str], ...]
+    in_place: tuple[tuple[int, int], ...] = ()
 
     @property
     def arena_base(self) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.errors import GraphcError
+from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 
 Arrays = Mapping[str, np.ndarray]
@@ -49,3 +51,33 @@ class Trainable:
     def outputs(self) -> tuple[Value, ...]:
         """What the model returns."""
         return self.graph.outputs[: len(self.graph.outputs) - len(self.state)]
+
+
+def trainable_graph(graph: Graph) -> Trainable:
+    """A graph's float weights as parameters, named after their values; its inputs are the data.
+
+    It has no state, and nothing to write back to. Weights inside regions stay constants.
+    """
+    copy, _ = graph.clone()
+    data = len(copy.inputs)
+    parameters: dict[str, np.ndarray] = {}
+    for node in copy.nodes:
+        if node.op.name == "constant" and node["value"].is_weight and node.result.type.dtype.is_float:
+            name = node.result.name
+            parameters[name] = node["value"].array
+            copy.rename(node.result, f"{name}.initial")
+            copy.replace_uses(node.result, copy.add_input(name, node.result.type))
+            copy.erase(node)
+
+    def inference(values: Arrays) -> Graph:
+        trained, _ = graph.clone()
+        for node in trained.nodes:
+            if node.op.name == "constant" and node.result.name in values:
+                b = Builder(trained, before=node, origin=node.origin)
+                trained.replace_uses(node.result, b.constant(values[node.result.name], name=node.result.name))
+        return trained
+
+    def write_back(_: Arrays) -> None:
+        raise GraphcError("a graph is never changed", hint="take step.parameters, or the graph of step.inference()")
+
+    return Trainable(copy, data, parameters, {}, False, inference, write_back)

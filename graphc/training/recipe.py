@@ -1,0 +1,62 @@
+"""How a model is trained, but for the model and the data: loss, optimizers, and what is done to gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from graphc.errors import GraphcError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Value
+from graphc.training.losses.loss import Loss
+from graphc.training.optimizers.optimizer import Optimizer
+
+Penalty = Callable[[Builder, Mapping[str, Value]], Value]
+"""Emits a rank-0 term of the loss from the trained parameters, by name."""
+
+Metric = Callable[[Builder, Sequence[Value], Sequence[Value]], Value]
+"""Emits a rank-0 number from the model's outputs and the targets."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters, by patterns of their names ("layers.*.bias"), with an optimizer of their own."""
+
+    parameters: tuple[str, ...]
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See `compile_training`, whose arguments these are. Raises GraphcError for values that make no sense."""
+
+    loss: Loss | None
+    optimizer: Optimizer
+    groups: tuple[Group, ...] = ()
+    frozen: tuple[str, ...] = ()
+    penalty: Penalty | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    accumulate: int = 1
+    average: float | None = None
+    loss_scale: float | Literal["dynamic"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("clip_norm", "clip_value"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise GraphcError(f"{name} must be above 0", seen=limit)
+        if not (isinstance(self.accumulate, int) and self.accumulate >= 1):
+            raise GraphcError("accumulate is a number of batches", seen=repr(self.accumulate), expected="1 or more")
+        if self.average is not None and not 0 < self.average < 1:
+            raise GraphcError("average is the decay of a moving average", seen=self.average, expected="between 0 and 1")
+        scale = self.loss_scale
+        if scale is not None and scale != "dynamic" and not (isinstance(scale, int | float) and scale > 0):
+            raise GraphcError("no such loss scale", seen=repr(scale), expected='a number above 0, "dynamic" or None')
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizer of parameters in no group, then the groups': each has its own learning rate."""
+        return (self.optimizer, *(g.optimizer for g in self.groups))

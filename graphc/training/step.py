@@ -1,0 +1,204 @@
+"""A compiled training step: it holds the parameters and all else that is kept, and moves them at each call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from graphc.arguments import Expected, as_arrays
+from graphc.artifact import write_whole
+from graphc.errors import ArtifactError, GraphcError
+from graphc.executable import Executable
+from graphc.host import aligned
+from graphc.ir.graph import Graph
+from graphc.training.build import StepGraph
+from graphc.training.entries import Entry
+from graphc.training.optimizers.optimizer import Optimizer
+from graphc.training.recipe import Recipe
+from graphc.training.schedules import rate_at
+from graphc.training.trainable import Trainable
+
+FORMAT = "graphc training step 1"
+
+
+class TrainingStep:
+    """Made by `graphc.compile_training`. Calling it trains on one batch and returns the loss (before the update), rank 0.
+
+    It takes the model's inputs and the loss's targets, as NumPy arrays or anything with `__dlpack__`. Raises ShapeError
+    where they don't fit. One thread at a time may call it.
+    """
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        recipe: Recipe,
+        entries: Sequence[Entry],
+        programs: Sequence[tuple[StepGraph, Executable]],
+    ) -> None:
+        """programs: that of an update, then, where gradients are accumulated, that of the batches before it."""
+        self._trainable = trainable
+        self._recipe = recipe
+        self._entries = entries
+        self._programs = programs
+        self._values = [_own(e.initial) for e in entries]
+        self._number = {(e.kind, e.name): i for i, e in enumerate(entries)}
+        self._batches = 0
+        first, _ = programs[0]
+        count = len(first.graph.inputs) - len(first.reads) - len(recipe.optimizers)
+        self._expected = [Expected(v.name, v.type) for v in first.graph.inputs[:count]]
+        self.metrics: Mapping[str, float] = {}
+        self.rate_factor = 1.0
+        """By what the learning rates are multiplied from now on: what schedules that look at the loss change."""
+
+    def __call__(self, *batch: Any) -> np.ndarray:
+        self._batches += 1
+        updates = self._batches % self._recipe.accumulate == 0
+        step, executable = self._programs[0 if updates else 1]
+        arrays, _ = as_arrays(batch, self._expected)
+        if updates:
+            taken = self.steps
+            arrays += [np.array(rate_at(o.rate, taken) * self.rate_factor) for o in self._recipe.optimizers]
+        try:
+            outputs = executable.segment.run([*arrays, *(self._values[i] for i in step.reads)])
+        except BaseException:
+            self._batches -= 1
+            raise
+        for i, value in zip(step.writes, outputs[len(outputs) - len(step.writes) :], strict=True):
+            self._values[i] = value
+        self.metrics = dict(zip(self._recipe.metrics, map(float, outputs[1:]), strict=False))
+        return outputs[0]
+
+    # What is kept
+
+    @property
+    def parameters(self) -> Mapping[str, np.ndarray]:
+        """The parameters by name: views that follow the training; copy them to keep them."""
+        return self._views("parameter")
+
+    @property
+    def state(self) -> Mapping[str, np.ndarray]:
+        """What the forward pass updates, as running statistics, by name: views."""
+        return self._views("state")
+
+    @property
+    def averages(self) -> Mapping[str, np.ndarray]:
+        """The moving averages of the trained parameters, by name: views; none unless `average` was asked for."""
+        return self._views("average")
+
+    @property
+    def steps(self) -> int:
+        """How many updates were made."""
+        return int(self._values[self._number["steps", ""]])
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the next update: of the optimizer, then of each group's."""
+        return tuple(rate_at(o.rate, self.steps) * self.rate_factor for o in self._recipe.optimizers)
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizer, then each group's."""
+        return self._recipe.optimizers
+
+    def _views(self, kind: str) -> Mapping[str, np.ndarray]:
+        found = {}
+        for entry, value in zip(self._entries, self._values, strict=True):
+            if entry.kind == kind:
+                found[entry.name] = value.view()
+                found[entry.name].flags.writeable = False
+        return MappingProxyType(found)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """A copy of everything that is kept, by label: what `restore` takes."""
+        kept = {e.label: v.copy() for e, v in zip(self._entries, self._values, strict=True)}
+        kept["batches"] = np.array(self._batches, np.int64)
+        kept["rate_factor"] = np.array(self.rate_factor)
+        return kept
+
+    def restore(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Goes back to a snapshot. Raises ArtifactError, and changes nothing, where it isn't of a step like this."""
+        expected = {e.label for e in self._entries} | {"batches", "rate_factor"}
+        if set(kept) != expected:
+            different = sorted(set(kept) ^ expected)
+            raise ArtifactError("the checkpoint is of another model or optimizer", seen=", ".join(different[:8]))
+        for e in self._entries:
+            if kept[e.label].shape != e.initial.shape or kept[e.label].dtype != e.initial.dtype:
+                seen = f"{kept[e.label].dtype}{list(kept[e.label].shape)}"
+                raise ArtifactError("the checkpoint is of another model", layer=e.label, seen=seen, expected=e.type)
+        self._values = [_own(kept[e.label]) for e in self._entries]
+        self._batches, self.rate_factor = int(kept["batches"]), float(kept["rate_factor"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint (safetensors: parameters, state, optimizer, counters), which is whole or absent."""
+        from safetensors.numpy import save
+
+        write_whole(Path(path), save(self.snapshot(), {"format": FORMAT}))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a checkpoint, to the same bits. Raises ArtifactError where it is damaged or of another model."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as f:
+                kept = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - safe_open has no iteration
+                found = (f.metadata() or {}).get("format")
+        except (SafetensorError, OSError) as e:
+            raise ArtifactError(f"{os.fspath(path)} is no checkpoint, or it is damaged", seen=str(e)) from e
+        if found != FORMAT:
+            raise ArtifactError(f"{os.fspath(path)} is no checkpoint of a training step", seen=found, expected=FORMAT)
+        self.restore(kept)
+
+    # The trained model
+
+    def trained_graph(self, *, average: bool = False) -> Graph:
+        """The model for inference, with the trained values as constants; with `average` their moving averages."""
+        values = {**self.parameters, **self.state}
+        if average:
+            if not self.averages:
+                raise GraphcError("no averages are kept", hint="compile_training(..., average=0.999)")
+            values |= self.averages
+        return self._trainable.inference({n: v.copy() for n, v in values.items()})
+
+    def inference(self, *, average: bool = False, **options: Any) -> Executable:
+        """The trained model, compiled for inference: as `graphc.compile`, whose further arguments it takes."""
+        from graphc.driver import compile
+
+        own = self._programs[0][1].options
+        given = {"backend": own.backend, "threads": own.threads, "target": own.target, **options}
+        return compile(self.trained_graph(average=average), **given)
+
+    def write_back(self) -> None:
+        """Puts the trained values into the model that was compiled. Raises GraphcError where its kind can't take them."""
+        self._trainable.write_back({**self.parameters, **self.state})
+
+    # What it is
+
+    @property
+    def executable(self) -> Executable:
+        """The program of an update: `explain()`, `kernels` and `memory` are its own."""
+        return self._programs[0][1]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of an update: forward, backward, optimizer."""
+        return self._programs[0][1].graph
+
+    def explain(self) -> str:
+        """What compilation made of an update."""
+        return self.executable.explain()
+
+    def __repr__(self) -> str:
+        count = sum(e.initial.size for e in self._entries if e.kind == "parameter")
+        return f"<graphc training step of {count} parameters, {self.steps} updates made>"
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """A copy in 64-byte aligned memory."""
+    copy = aligned(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
