@@ -6,6 +6,9 @@ Reduction axes that predicates of A mention (a convolution's taps) are walked ou
 
 The column n is cut into panels, n = width * panel + lane. B's address must be affine in panel and lane: true for a
 row-major B with any width, and for a B packed as [n // width][k][n % width] with that width alone.
+
+Operands may be narrower floats than the sum, widened as they are read. A B of bf16 that is packed in pairs, [n //
+width][k // 2][n % width][k % 2], makes a `pair` of one reduction axis, which one instruction multiplies and adds.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.ir.symbolic import Dim, bounds, ceildiv, nonnegative, product, substitute, symbol
-from graphc.ir.types import DType
+from graphc.ir.types import DType, bf16
 from graphc.lowering.contraction import Affine, address, affine, group_sizes, names_in, split_axis
 from graphc.lowering.loop_body import (
     Apply,
@@ -55,6 +58,22 @@ class Contraction:
     epilogue: tuple[Statement, ...]
     width: int
     tile_rows: int
+    pair: Axis | None = None
+
+    @property
+    def a_dtype(self) -> DType:
+        """Of A in memory; `dtype` is that of the sum."""
+        return self.body.buffer(self.a.buffer).type.dtype
+
+    @property
+    def b_dtype(self) -> DType:
+        """Of B in memory."""
+        return self.body.buffer(self.b.buffer).type.dtype
+
+    @property
+    def terms(self) -> int:
+        """Terms of the sum that are read and multiplied at once: neighbours in A, and in a lane of B."""
+        return 1 if self.pair is None else 2
 
     @property
     def panels(self) -> Dim:
@@ -74,14 +93,26 @@ def match(body: LoopBody, target: Target) -> Contraction | None:
 
     A grouped convolution's channel axis, of which A reads the group alone, is cut into groups first.
     """
-    found = _match(body, target)
+    for axis, size in group_sizes(body, "reduction"):
+        if size == 2:
+            body = split_axis(body, axis, 2)
+    twos = [a for a in body.axes_of("reduction") if a.extent == 2]
+    if target.bf16_pairs and twos:
+        found = _match_grouped(body, target, twos[-1])
+        if found is not None:
+            return found
+    return _match_grouped(body, target, None)
+
+
+def _match_grouped(body: LoopBody, target: Target, pair: Axis | None) -> Contraction | None:
+    found = _match(body, target, pair)
     if found is None:
         for axis, size in group_sizes(body):
-            found = found or _match(split_axis(body, axis, size), target)
+            found = found or _match(split_axis(body, axis, size), target, pair)
     return found
 
 
-def _match(body: LoopBody, target: Target) -> Contraction | None:
+def _match(body: LoopBody, target: Target, pair: Axis | None) -> Contraction | None:
     reduced = {a.name for a in body.axes_of("reduction")}
     if body.sequential or not reduced or body.axes_of("scan"):
         return None
@@ -95,7 +126,7 @@ def _match(body: LoopBody, target: Target) -> Contraction | None:
         if b.predicate or a.checked or b.checked:
             continue
         for column in reversed(body.axes_of("parallel")):
-            found = _with_column(body, reduce, a, b, column, epilogue, target)
+            found = _with_column(body, reduce, a, b, column, epilogue, target, pair)
             if found is not None:
                 return found
     return None
@@ -114,7 +145,8 @@ def _product_of_loads(body: LoopBody, reduced: set[str]) -> tuple[Reduce, Load, 
     x, y = (defined.get(str(o)) for o in mul.operands)
     if not (isinstance(x, Load) and isinstance(y, Load)) or x is y:
         return None
-    if any(load.dtype != reduce.dtype or body.buffer(load.buffer).type.dtype != reduce.dtype for load in (x, y)):
+    stored = [body.buffer(load.buffer).type.dtype for load in (x, y)]
+    if any(load.dtype != reduce.dtype for load in (x, y)) or not all(t.is_float for t in stored):
         return None
     rest = tuple(s for s in body.statements if s not in (reduce, mul, x, y))
     used = {o for s in rest for o in operands(s)}
@@ -128,7 +160,14 @@ def _mentions(s: Statement, names: set[str]) -> bool:
 
 
 def _with_column(
-    body: LoopBody, reduce: Reduce, a: Load, b: Load, column: Axis, epilogue: tuple[Statement, ...], target: Target
+    body: LoopBody,
+    reduce: Reduce,
+    a: Load,
+    b: Load,
+    column: Axis,
+    epilogue: tuple[Statement, ...],
+    target: Target,
+    pair: Axis | None,
 ) -> Contraction | None:
     axes = {x.name for x in body.axes}
     a_flat = address(body.buffer(a.buffer), a.index)
@@ -140,23 +179,26 @@ def _with_column(
     a_address = affine(a_flat, axes)
     if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
         return None
+    if pair is not None and (a_address.of(pair.name) != 1 or _stored(body, a) != bf16 or _stored(body, b) != bf16):
+        return None
     a_names = names_in(a_flat) | {n for r in a.predicate for n in names_in(r.expression)}
     rows = tuple(
         x for x in body.axes_of("parallel") if x != column and x.name in a_names and x.name not in names_in(b_flat)
     )
     batch = tuple(x for x in body.axes_of("parallel") if x != column and x not in rows)
     predicated = {n for r in a.predicate for n in names_in(r.expression)}
-    free = [x for x in body.axes_of("reduction") if x.name not in predicated]
+    free = [x for x in body.axes_of("reduction") if x.name not in predicated and x != pair]
     if not free:
         return None
-    inner = max(free, key=lambda x: (a_address.of(x.name) == 1, bounds(x.extent)[0] or 0))
-    taps = tuple(x for x in body.axes_of("reduction") if x != inner)
+    dense = 1 if pair is None else 2
+    inner = max(free, key=lambda x: (a_address.of(x.name) == dense, bounds(x.extent)[0] or 0))
+    taps = tuple(x for x in body.axes_of("reduction") if x not in (inner, pair))
     grouped = any(x.name in names_in(b_flat) for x in batch)
     if taps and predicated and not grouped and not nonnegative(inner.extent - SHORTEST_RUN):
         return None
     count = product(x.extent for x in rows)
     for width in panel_widths(column.extent, count, reduce.dtype, target):
-        b_address = _panel_address(b_flat, column, width, axes)
+        b_address = _panel_address(b_flat, column, width, axes, pair)
         if b_address is not None:
             height = tile_height(count, width // target.lanes(reduce.dtype.bytes), target)
             return Contraction(
@@ -175,15 +217,22 @@ def _with_column(
                 epilogue,
                 width,
                 height,
+                pair,
             )
     return None
 
 
-def _panel_address(flat: Dim, column: Axis, width: int, axes: set[str]) -> Affine | None:
+def _stored(body: LoopBody, load: Load) -> DType:
+    return body.buffer(load.buffer).type.dtype
+
+
+def _panel_address(flat: Dim, column: Axis, width: int, axes: set[str], pair: Axis | None) -> Affine | None:
     panels = ceildiv(column.extent, width)
     panel, lane = symbol(PANEL, 0, panels - 1), symbol(LANE, 0, width - 1)
     split = affine(substitute(flat, {column.name: panel * width + lane}), (axes - {column.name}) | {PANEL, LANE})
-    return split if split is not None and split.of(LANE) == 1 else None
+    if split is None or (pair is not None and split.of(pair.name) != 1):
+        return None
+    return split if split.of(LANE) == (1 if pair is None else 2) else None
 
 
 def _dense_along(body: LoopBody, s: Statement, column: str, axes: set[str]) -> bool:

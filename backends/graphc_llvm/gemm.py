@@ -12,7 +12,8 @@
           after the last block: epilogue, store
 
 A is read in place: one scalar a row, broadcast. B is read as whole vectors, so a packed B streams. Flops 2*M*N*K; A is
-read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch."""
+read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch.
+Operands of f16 and bf16 are widened as they are read; bf16 in pairs, where a term `k` is a pair, go by `pairs.py`."""
 
 from __future__ import annotations
 
@@ -32,6 +33,8 @@ from graphc_llvm.emit import (
     I64,
     PTR,
     binary,
+    convert_float,
+    fma,
     fold_range,
     for_range,
     i32,
@@ -41,10 +44,12 @@ from graphc_llvm.emit import (
     load_vector,
     offset,
     prefetch,
+    splat,
     store_vector,
     tail_mask,
 )
 from graphc_llvm.gemm_epilogue import Epilogue
+from graphc_llvm.pairs import add_pairs, splat_pair
 from graphc_llvm.register_tile import add_products
 from graphc_llvm.target import Target
 
@@ -113,8 +118,9 @@ class _Gemm:
         self.lanes = target.lanes(c.dtype.bytes)
         self.vectors = c.width // self.lanes
         self.element = ELEMENT_TYPES[c.dtype.name]
+        self.a_element, self.b_element = ELEMENT_TYPES[c.a_dtype.name], ELEMENT_TYPES[c.b_dtype.name]
         self.split = split_sum(c)
-        self.packed = c.body.buffer(c.b.buffer).type.shape[-1:] == (c.width,)
+        self.packed = c.pair is not None or c.body.buffer(c.b.buffer).type.shape[-1:] == (c.width,)
         self.module = ir.Module(name=symbol)
         self.module.context = ir.Context()
         function = ir.Function(self.module, KERNEL_TYPE, symbol)
@@ -156,7 +162,7 @@ class _Gemm:
         stride, extent = self.c.a_address.of(self.c.inner.name), bounds(self.c.inner.extent)[1]
         if not isinstance(stride, int) or extent is None:
             raise ValueError("padding needs a static inner axis")
-        array = ir.ArrayType(self.element, (extent - 1) * stride + 1)
+        array = ir.ArrayType(self.a_element, (extent - 1) * stride + self.c.terms)
         zeros = ir.GlobalVariable(self.module, array, "zeros")
         zeros.linkage, zeros.global_constant, zeros.initializer = "internal", True, ir.Constant(array, None)
         self.zeros = zeros
@@ -164,11 +170,11 @@ class _Gemm:
     def emit_panel(self, panel: ir.Value, start: ir.Value, stop: ir.Value) -> None:
         b, c, split = self.b, self.c, self.split
         a_base = offset(
-            b, self.buffers[c.a.buffer], self.at.sum(c.a_address, c.batch, c.a_address.constant), self.element
+            b, self.buffers[c.a.buffer], self.at.sum(c.a_address, c.batch, c.a_address.constant), self.a_element
         )
         b_offset = self.at.sum(c.b_address, c.batch, c.b_address.constant)
         b_offset = b.add(b_offset, b.mul(panel, self.at.dim(c.b_address.of("panel"))))
-        b_base = offset(b, self.buffers[c.b.buffer], b_offset, self.element)
+        b_base = offset(b, self.buffers[c.b.buffer], b_offset, self.b_element)
         columns = b.sub(self.at.dim(c.column.extent), b.mul(panel, i64(c.width)))
         self.masks = self.column_masks(columns)
         self.columns = None if self.masks is None else columns
@@ -281,8 +287,8 @@ class _Gemm:
         inner = self.at.dim(c.inner.extent)
         begins = b.add(b.mul(taps[0], inner), depth[0])
         terms = b.mul(b.sub(taps[1], taps[0]), b.sub(depth[1], depth[0]))
-        following = offset(b, b_base, b.mul(b.add(begins, terms), i64(c.width)), self.element)
-        parts = c.width * c.dtype.bytes // CACHE_LINE
+        following = offset(b, b_base, b.mul(b.add(begins, terms), i64(c.width * c.terms)), self.b_element)
+        parts = c.width * c.terms * c.b_dtype.bytes // CACHE_LINE
         part = binary(b, "smin", b.udiv(b.sub(row, self.first_row), i64(c.tile_rows)), i64(max(parts - 1, 0)))
         return offset(b, following, b.mul(b.sub(b.mul(part, terms), begins), i64(CACHE_LINE)))
 
@@ -306,19 +312,20 @@ class _Gemm:
             saved = dict(self.at.env)
             self.at.unravel(outer.index, c.taps)
             a_tap = self.at.sum(c.a_address, c.taps)
-            b_tap = offset(b, b_base, self.at.sum(c.b_address, c.taps), self.element)
+            b_tap = offset(b, b_base, self.at.sum(c.b_address, c.taps), self.b_element)
             pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(*addresses, strict=True)]
             a_stride, b_stride = self.at.dim(c.a_address.of(c.inner.name)), self.at.dim(c.b_address.of(c.inner.name))
 
             def columns(k: ir.Value) -> list[ir.Value]:
-                b_at = offset(b, b_tap, b.mul(k, b_stride), self.element)
+                b_at = offset(b, b_tap, b.mul(k, b_stride), self.b_element)
                 found = [self.load_b(b_at, v) for v in range(self.vectors)]
                 if ahead is not None:
                     term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), k)
                     prefetch(b, offset(b, ahead, b.mul(term, i64(CACHE_LINE))))
                 return found
 
-            sums = add_products(b, pointers, a_stride, columns, depth, outer.carried)
+            add = add_pairs if c.pair else fma
+            sums = add_products(b, pointers, a_stride, columns, depth, outer.carried, self.load_a, add)
             outer.update(sums)
             self.at.env = saved
         return outer.results
@@ -368,7 +375,7 @@ class _Gemm:
     ) -> ir.Value:
         """Where the row's terms for this tap begin; the zeros where a predicate fails."""
         b = self.b
-        pointer = offset(b, base, b.add(row, tap), self.element)
+        pointer = offset(b, base, b.add(row, tap), self.a_element)
         inside: ir.Value | None = None
         for start, size, split in conditions:
             at = b.add(start, self.at.sum(split, self.c.taps))
@@ -376,11 +383,24 @@ class _Gemm:
             inside = test if inside is None else b.and_(inside, test)
         return pointer if inside is None else b.select(inside, pointer, self.zeros)
 
+    def load_a(self, row: ir.Value, at: ir.Value) -> ir.Value:
+        """A row's term, or pair of terms, in all lanes."""
+        b = self.b
+        pointer = offset(b, row, at, self.a_element)
+        if self.c.pair is None:
+            return splat(b, convert_float(b, load(b, pointer, self.a_element), self.element), self.lanes)
+        return splat_pair(b, pointer, self.lanes)
+
     def load_b(self, at: ir.Value, v: int) -> ir.Value:
-        pointer = offset(self.b, at, v * self.lanes, self.element)
+        b, count = self.b, self.lanes * self.c.terms
+        pointer = offset(b, at, v * count, self.b_element)
+        if self.c.pair is not None:
+            return load_vector(b, pointer, self.b_element, count)
         if self.masks is None or self.packed:
-            return load_vector(self.b, pointer, self.element, self.lanes)
-        return load_masked(self.b, pointer, self.masks[v], self.element)
+            vector = load_vector(b, pointer, self.b_element, self.lanes)
+        else:
+            vector = load_masked(b, pointer, self.masks[v], self.b_element)
+        return convert_float(b, vector, self.element)
 
 
 @contextmanager

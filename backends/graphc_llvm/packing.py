@@ -7,6 +7,8 @@ its inverse; a `materialize` between them says that the packed form is the one i
 constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then reads [n // width, k, n %
 width]. So the graph stays one that prints, verifies and interprets, and no operator is added.
 
+Weights of bf16 are packed in pairs of terms, [panel][k // 2][lane][k % 2], where the target multiplies pairs.
+
 A runtime operand whose columns aren't contiguous is transposed so that they are.
 """
 
@@ -18,7 +20,9 @@ from typing import Any
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, ceildiv, product
+from graphc.ir.symbolic import Dim, ceildiv, floordiv, product
+from graphc.ir.types import DType, bf16
+from graphc.ops.by_decomposition import wide
 from graphc.ops.contraction import free_axes
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc_llvm.contraction import panel_widths
@@ -50,7 +54,7 @@ class Pack:
     def pack_dot(self, graph: Graph, node: Node, context: PassContext) -> bool:
         x, w = node.operands
         batch, contract, free = _rhs_axes(node)
-        if len(free) != 1 or w.type.dtype.name not in ("f32", "f64") or not w.type.is_static:
+        if len(free) != 1 or not w.type.dtype.is_float or not w.type.is_static:
             return False
         b = Builder(graph, before=node, origin=node.origin)
         rows = product(x.type.shape[i] for i in free_axes(x.type.rank, node["lhs_batch"], node["lhs_contract"]))
@@ -62,11 +66,7 @@ class Pack:
 
     def pack_conv(self, graph: Graph, node: Node, context: PassContext) -> bool:
         x, w = node.operands
-        if (
-            node["layout"] != "channels_last"
-            or node["kernel_layout"] != "io"
-            or w.type.dtype.name not in ("f32", "f64")
-        ):
+        if node["layout"] != "channels_last" or node["kernel_layout"] != "io" or not w.type.dtype.is_float:
             return False
         groups, inputs, outputs = node["groups"], w.type.shape[-2], w.type.shape[-1]
         if inputs == 1 and groups > 1:
@@ -88,8 +88,14 @@ class Pack:
 
     def panels(self, b: Builder, w: Value, rows: Dim, outer: int) -> Value:
         """unpack(pack(w)): w is [outer axes, sum axes, columns]; packed, the panels come after the outer axes."""
-        form = Panels(w.type.shape, panel_widths(w.type.shape[-1], rows, w.type.dtype, self.target)[0], outer)
+        form = self.form(w.type.shape, rows, w.type.dtype, outer)
         return form.unpack(b, form.pack(b, w))
+
+    def form(self, shape: Sequence[Dim], rows: Dim, dtype: DType, outer: int) -> Panels:
+        """The panels for an operand of `shape` [outer axes, sum axes, columns]."""
+        pairs = dtype == bf16 and self.target.bf16_pairs and shape[-2] % 2 == 0 and shape[-2] != 2
+        terms = 2 if pairs else 1
+        return Panels(tuple(shape), panel_widths(shape[-1], rows, wide(dtype), self.target)[0], outer, terms)
 
     def pack_scan(self, graph: Graph, node: Node, context: PassContext) -> int:
         """Packs what a scan's body multiplies by at each step, once, outside."""
@@ -102,12 +108,12 @@ class Pack:
         for dot in [n for n in body.nodes if n.op.name == "dot" and n.operands[1] in captures]:
             x, w = dot.operands
             batch, contract, free = _rhs_axes(dot)
-            if len(free) != 1 or w.type.dtype.name not in ("f32", "f64"):
+            if len(free) != 1 or not w.type.dtype.is_float:
                 continue
             order = (*batch, *contract, *free)
             rows = product(x.type.shape[i] for i in free_axes(x.type.rank, dot["lhs_batch"], dot["lhs_contract"]))
             shape = tuple(w.type.shape[i] for i in order)
-            form = Panels(shape, panel_widths(shape[-1], rows, w.type.dtype, self.target)[0], len(batch))
+            form = self.form(shape, rows, w.type.dtype, len(batch))
             operand = form.pack(before, before.transpose(outside[w], order))
             capture = body.add_input(f"{w.name}.packed", operand.type)
             outside[capture] = operand
@@ -129,17 +135,30 @@ class Pack:
 
 @dataclass(frozen=True)
 class Panels:
-    """How an array [outer axes, sum axes, columns] of `shape` is cut into panels of `width` columns."""
+    """How an array [outer axes, sum axes, columns] of `shape` is cut into panels of `width` columns.
+
+    `terms`: neighbours along the last sum axis, which it is a multiple of, that lie together.
+    """
 
     shape: tuple[Dim, ...]
     width: int
     outer: int
+    terms: int = 1
 
     @property
     def order(self) -> tuple[int, ...]:
-        """[outer, sum, panel, lane] to [outer, panel, sum, lane]."""
-        rank = len(self.shape)
-        return (*range(self.outer), rank - 1, *range(self.outer, rank - 1), rank)
+        """[outer, sum, panel, lane] to [outer, panel, sum, lane]; [outer, sum, term, ...] to [..., lane, term]."""
+        outer, rank = range(self.outer), len(self.cut)
+        if self.terms == 1:
+            return (*outer, rank - 2, *range(self.outer, rank - 2), rank - 1)
+        return (*outer, rank - 2, *range(self.outer, rank - 3), rank - 1, rank - 3)
+
+    @property
+    def cut(self) -> tuple[Dim, ...]:
+        """The shape with columns cut in panels, and the last sum axis in groups of terms where these are more than one."""
+        *lead, depth, _ = self.shape
+        terms = () if self.terms == 1 else (self.terms,)
+        return (*lead, floordiv(depth, self.terms), *terms, floordiv(self.columns, self.width), self.width)
 
     @property
     def columns(self) -> Dim:
@@ -147,14 +166,13 @@ class Panels:
         return ceildiv(self.shape[-1], self.width) * self.width
 
     def pack(self, b: Builder, w: Value) -> Value:
-        """[outer, panel, sum, lane], the columns padded with zeros, laid out in memory."""
-        *lead, columns = self.shape
+        """[outer, panel, sum, lane, term], the columns padded with zeros, laid out in memory."""
+        columns = self.shape[-1]
         low = (0,) * len(self.shape)
         if self.columns != columns:
             high = (*low[1:], self.columns - columns)
             w = b.op("pad", w, b.scalar(0, w.type.dtype), low=low, high=high)
-        cut = b.reshape(w, (*lead, ceildiv(columns, self.width), self.width))
-        return b.op("materialize", b.transpose(cut, self.order))
+        return b.op("materialize", b.transpose(b.reshape(w, self.cut), self.order))
 
     def unpack(self, b: Builder, packed: Value) -> Value:
         """The array again, as views of the packed one."""

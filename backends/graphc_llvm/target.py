@@ -40,6 +40,11 @@ class Target:
         """Whether x * y + z is one instruction; where it isn't, `llvm.fma` becomes a slow library call."""
         return self.arch == "aarch64" or "fma" in self.features
 
+    @property
+    def bf16_pairs(self) -> bool:
+        """Whether one instruction adds the products of two pairs of bf16 to each f32 of a vector."""
+        return "avx512bf16" in self.features and self.vector_bits == 512
+
     def lanes(self, bytes_per_element: int) -> int:
         """How many elements of that size one vector register holds."""
         return self.vector_bits // (8 * bytes_per_element)

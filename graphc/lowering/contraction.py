@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.ir.symbolic import Dim, Expr, FloorDiv, free_symbols, linear, substitute, symbol
-from graphc.lowering.loop_body import Apply, Axis, Buffer, LoopBody, Reduce, Statement
+from graphc.lowering.loop_body import Apply, Axis, AxisKind, Buffer, LoopBody, Reduce, Statement
 from graphc.lowering.rewriting import defined, expressions, map_expressions, symbols_read
 
 
@@ -92,11 +92,11 @@ def dependences(statements: Iterable[Statement], axes: set[str]) -> dict[str, se
     return found
 
 
-def group_sizes(body: LoopBody) -> list[tuple[Axis, int]]:
-    """(axis, size) where an access divides a parallel axis by a size that divides its extent."""
+def group_sizes(body: LoopBody, kind: AxisKind = "parallel") -> list[tuple[Axis, int]]:
+    """(axis, size) where an access divides an axis of that kind by a size that divides its extent."""
     found: dict[tuple[Axis, int], None] = {}
     atoms = [a for s in body.statements for e in expressions(s) if isinstance(e, Expr) for m, _ in e.terms for a in m]
-    for axis in body.axes_of("parallel"):
+    for axis in body.axes_of(kind):
         for a in atoms:
             if not (isinstance(a, FloorDiv) and isinstance(a.divisor, int) and isinstance(axis.extent, int)):
                 continue
@@ -108,7 +108,7 @@ def group_sizes(body: LoopBody) -> list[tuple[Axis, int]]:
 def split_axis(body: LoopBody, axis: Axis, size: int) -> LoopBody:
     """The same nest with `axis` as two: groups of `size`, and the place within one."""
     assert isinstance(axis.extent, int)
-    outer, inner = Axis(f"{axis.name}o", axis.extent // size), Axis(f"{axis.name}i", size)
+    outer, inner = Axis(f"{axis.name}o", axis.extent // size, axis.kind), Axis(f"{axis.name}i", size, axis.kind)
     whole = symbol(outer.name, 0, axis.extent // size - 1) * size + symbol(inner.name, 0, size - 1)
     axes = tuple(y for x in body.axes for y in ((outer, inner) if x == axis else (x,)))
     statements = tuple(map_expressions(s, lambda e: substitute(e, {axis.name: whole})) for s in body.statements)

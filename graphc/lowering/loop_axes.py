@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from graphc.ir.symbolic import Dim, Expr, bounds, floordiv, free_symbols, linear, mod, substitute, symbol
+from graphc.ir.symbolic import Dim, Expr, Mod, bounds, floordiv, free_symbols, linear, mod, substitute, symbol
 from graphc.lowering.loop_body import Apply, Axis, Buffer, Load, LoopBody, Reduce, Statement
 from graphc.lowering.rewriting import Access, accesses, divisions, expressions, map_expressions
 
@@ -77,7 +77,10 @@ def _divisions(loop: LoopBody) -> int:
 
 
 def _panel_loads(loop: LoopBody) -> list[Statement]:
-    """Loads under a contraction whose innermost index is the remainder of a parallel axis: packed panels."""
+    """Loads under a contraction whose innermost index is the remainder of a parallel axis: packed panels.
+
+    Panels of pairs have one index more, the remainder of an axis of the sum by 2.
+    """
     defined = {s.value: s for s in loop.statements if isinstance(s, Load | Apply)}
     parallel = {a.name for a in loop.axes_of("parallel")}
     found: list[Statement] = []
@@ -87,9 +90,15 @@ def _panel_loads(loop: LoopBody) -> list[Statement]:
             continue
         for o in product.operands:
             load = defined.get(str(o))
-            if isinstance(load, Load) and len(load.index) >= 3 and any(_ends_panel(load.index[-1], parallel)):
+            if isinstance(load, Load) and len(load.index) >= 3 and any(_ends_panel(_lane(load), parallel)):
                 found.append(load)
     return found
+
+
+def _lane(load: Load) -> Dim:
+    """The index of a panel's columns, if the load is from one."""
+    last = divisions(load.index[-1])
+    return load.index[-2] if any(isinstance(d, Mod) and d.divisor == 2 for d in last) else load.index[-1]
 
 
 def _ends_panel(e: Dim, parallel: set[str]) -> Iterator[bool]:

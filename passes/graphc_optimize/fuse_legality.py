@@ -184,14 +184,18 @@ def _columns(node: Node, frame: Sequence[Dim]) -> Sequence[Dim]:
 
 
 def _keeps_sums_whole(node: Node, before: set[Node]) -> bool:
-    """Whether no view of an operand divides an index that the product sums over: that would cut the sum in pieces."""
+    """Whether no view of an operand divides an index that the product sums over: that would cut the sum in pieces.
+
+    Pairs of 16-bit floats are no pieces: instructions multiply two terms at once.
+    """
     for position, v in enumerate(node.operands):
         index = _frame("k", v.type.shape)
         summed = {n for a in _summed_axes(node, position) for n in _names(index[a])}
         while v.producer in before and v.producer is not None:
             index = _operand_index(v.producer, index)
             v = v.producer.operands[0]
-        if any(summed & _names(d.numerator) for e in index for d in divisions(e)):
+        whole = (2,) if v.type.dtype.is_float and v.type.dtype.bytes == 2 else ()
+        if any(summed & _names(d.numerator) and d.divisor not in whole for e in index for d in divisions(e)):
             return False
     return True
 

@@ -1,0 +1,23 @@
+"""Pairs of bf16: AVX-512's dot product, which adds two products to each f32 of a vector.
+
+`vdpbf16ps` rounds each product's sum to nearest even, takes denormals of operands for zeros, and flushes those of results:
+values below 2^-126 count as 0. NaN and infinity go through.
+"""
+
+from __future__ import annotations
+
+import llvmlite.ir as ir
+
+from graphc_llvm.emit import BF16, I32, call_intrinsic, splat
+
+
+def add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """z[i] + x[2i] * y[2i] + x[2i+1] * y[2i+1], for vectors of bf16 and z of f32."""
+    bits = 32 * z.type.count
+    return call_intrinsic(b, f"llvm.x86.avx512bf16.dpbf16ps.{bits}", z.type, [z, x, y])
+
+
+def splat_pair(b: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    """The two bf16 at `pointer`, `lanes` times."""
+    pair = b.load(pointer, align=2, typ=I32)
+    return b.bitcast(splat(b, pair, lanes), ir.VectorType(BF16, 2 * lanes))
