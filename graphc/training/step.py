@@ -56,18 +56,14 @@ class TrainingStep:
         """By what the learning rates are multiplied from now on: what schedules that look at the loss change."""
 
     def __call__(self, *batch: Any) -> np.ndarray:
-        self._batches += 1
-        updates = self._batches % self._recipe.accumulate == 0
+        updates = (self._batches + 1) % self._recipe.accumulate == 0
         step, executable = self._programs[0 if updates else 1]
         arrays, _ = as_arrays(batch, self._expected)
         if updates:
             taken = self.steps
             arrays += [np.array(rate_at(o.rate, taken) * self.rate_factor) for o in self._recipe.optimizers]
-        try:
-            outputs = executable.segment.run([*arrays, *(self._values[i] for i in step.reads)])
-        except BaseException:
-            self._batches -= 1
-            raise
+        outputs = executable.segment.run([*arrays, *(self._values[i] for i in step.reads)])
+        self._batches += 1
         for i, value in zip(step.writes, outputs[len(outputs) - len(step.writes) :], strict=True):
             self._values[i] = value
         self.metrics = dict(zip(self._recipe.metrics, map(float, outputs[1:]), strict=False))
