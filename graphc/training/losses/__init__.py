@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from graphc.training.losses.binary import KL, BinaryCrossEntropy, BinaryCrossEntropyWithLogits
 from graphc.training.losses.classes import NLL, CrossEntropy, Focal, Hinge
+from graphc.training.losses.ctc import CTC
 from graphc.training.losses.loss import Loss
 from graphc.training.losses.regression import MAE, MSE, RMSE, Huber
+from graphc.training.losses.similarity import CosineEmbedding, Triplet
 
 LOSSES: Mapping[str, Callable[[], Loss]] = {
-    "cross_entropy": CrossEntropy, "focal": Focal, "hinge": Hinge, "huber": Huber, "mae": MAE, "mse": MSE, "nll": NLL,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "binary_cross_entropy_with_logits": BinaryCrossEntropyWithLogits,
+    "cosine_embedding": CosineEmbedding,
+    "cross_entropy": CrossEntropy,
+    "ctc": CTC,
+    "focal": Focal,
+    "hinge": Hinge,
+    "huber": Huber,
+    "kl": KL,
+    "mae": MAE,
+    "mse": MSE,
+    "nll": NLL,
     "rmse": RMSE,
-}  # fmt: skip
+    "triplet": Triplet,
+}
 """Losses with their defaults, by name."""
 
-__all__ = ["LOSSES", "MAE", "MSE", "NLL", "RMSE", "CrossEntropy", "Focal", "Hinge", "Huber", "Loss"]
+__all__ = [
+    "CTC", "KL", "LOSSES", "MAE", "MSE", "NLL", "RMSE", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits",
+    "CosineEmbedding", "CrossEntropy", "Focal", "Hinge", "Huber", "Loss", "Triplet",
+]  # fmt: skip

@@ -178,11 +178,10 @@ def _picked(b: Builder, x: Value, t: Value, axis: int) -> Value:
 
 def _weights(b: Builder, name: str, weight: Sequence[float] | None, x: Value, axis: int) -> Value:
     classes = classes_of(name, x, axis)
-    if weight is None:
-        return b.full(1, x.type.with_shape((classes,)))
-    if len(weight) != classes:
+    if weight is not None and len(weight) != classes:
         raise ShapeError(f"{name}: weights of classes", seen=len(weight), expected=classes)
-    return b.constant(np.asarray(weight, x.type.dtype.numpy), "class_weights")
+    values = np.ones(classes) if weight is None else np.asarray(weight)
+    return b.constant(values.astype(x.type.dtype.numpy), "class_weights")
 
 
 def _weights_of(b: Builder, name: str, weight: Sequence[float] | None, x: Value, t: Value, axis: int) -> Value:

@@ -101,6 +101,25 @@ def train_in_torch() -> Callable[..., Trained]:
 
 
 @pytest.fixture
+def train_in_numpy() -> Callable[..., Trained]:
+    """Trains it with torch's gradients and, for each parameter, an update (x, g, rate, step) that `make` makes."""
+
+    def run(make: Callable[[], Callable[..., np.ndarray]], rate: float | Callable[[int], float]) -> Trained:
+        arrays, updates, trained = list(START), [make() for _ in START], []
+        for i in range(STEPS):
+            parameters = [torch.from_numpy(p).requires_grad_() for p in arrays]
+            w1, b1, w2, b2 = parameters
+            y = torch.tanh(torch.from_numpy(X[i]) @ w1 + b1) @ w2 + b2
+            gradients = torch.autograd.grad(torch.nn.functional.mse_loss(y, torch.from_numpy(T[i])), parameters)
+            together = zip(updates, arrays, gradients, strict=True)
+            arrays = [u(p, g.numpy(), rate_at(rate, i), i + 1) for u, p, g in together]
+            trained.append(arrays)
+        return trained
+
+    return run
+
+
+@pytest.fixture
 def check_trained() -> Callable[[Trained, Trained], None]:
     """The relative difference of all parameters is under 1e-10 after each step, and they have moved."""
 

@@ -25,6 +25,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("NAdam", {}),
     ("NAdam", {"weight_decay": 0.1, "momentum_decay": 0.02}),
     ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr_decay": 0.2, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}),
+    ("Adagrad", {"maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"alpha": 0.8, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.5}),
+    ("RMSprop", {"centered": True, "eps": 1e-2, "maximize": True}),
+    ("Adadelta", {"weight_decay": 0.1}),
+    ("Adadelta", {"rho": 0.5, "eps": 1e-4, "maximize": True}),
+    ("Rprop", {}),
+    ("Rprop", {"etas": (0.3, 1.5), "step_sizes": (1e-2, 0.05), "maximize": True}),
 ]
 
 
