@@ -96,7 +96,9 @@ def compile(
     dynamic: the axes of inputs that are dynamic, {"input": {0: Dim("batch", 1, 64)}}.
     backend: an installed backend's name, or a backend; what it can't do raises UnsupportedOpError, nothing falls back.
         Several: each node runs on the first that can do it; `explain()` tells the parts and the copies between them.
-    precision: the element type of float arithmetic; "f32" leaves the model's own types.
+    precision: "f32" leaves the model's own types; with "bf16" or "f16", products (dense layers, convolutions, attention) of f32
+        multiply numbers of that type and sum in f32, and what they read is stored in it; everything else stays f32. With
+        strict numerics their operands are rounded and nothing else.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
     target: the CPU or GPU to compile for (default: this machine); by backend, where there are several.
     threads: how many to use (default: all it may).
@@ -130,8 +132,8 @@ def compile_graph(
     given: Sequence[Backend] = (),
 ) -> Executable:
     """An executable of a verified graph; the graph itself is left as it is. `given`: backends that aren't installed."""
-    if options.precision not in ("f32",):
-        raise GraphcError("precision isn't supported", seen=options.precision, expected='"f32"')
+    if options.precision not in ("f32", "bf16", "f16"):
+        raise GraphcError("there is no such precision", seen=options.precision, expected='"f32", "bf16" or "f16"')
     if options.numerics not in ("fast", "strict"):
         raise GraphcError("there is no such numerics mode", seen=options.numerics, expected='"fast" or "strict"')
     if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
@@ -181,10 +183,11 @@ def _compile_part(
     )  # fmt: skip
     start = time.perf_counter()
     optimized, _ = graph.clone()
-    manager = PassManager(
-        resolve_passes(backend.pipeline(options) if passes is None else passes), verify=options.verify
-    )
-    manager.run(optimized, context)
+    pipeline = resolve_passes(backend.pipeline(options) if passes is None else passes)
+    if options.precision != "f32" and not any(p.name == "mixed-precision" for p in pipeline):
+        hint = "the pass mixed-precision, which no pass of this pipeline is, sees to it"
+        raise GraphcError(f"the {backend.name} backend computes in f32 here", seen=f'precision="{options.precision}"', hint=hint)
+    PassManager(pipeline, verify=options.verify).run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()
     segment = backend.compile(optimized, options, context)

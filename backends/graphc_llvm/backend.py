@@ -50,7 +50,9 @@ class LlvmBackend:
 
     def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
         target = parse_target(options.target)
-        approximate = [Winograd(target)] if options.numerics == "fast" else []
+        approximate: list[str | Pass] = [Winograd(target)] if options.numerics == "fast" else []
+        if options.precision != "f32":
+            approximate.append("mixed-precision")
         return (*PIPELINE, *approximate, Pack(target), "cse", "dce")
 
     def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> LlvmSegment:

@@ -1,0 +1,1 @@
+"""Rewrites that trade exactness for speed and memory: narrower floats."""

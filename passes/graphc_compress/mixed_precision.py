@@ -1,0 +1,105 @@
+"""Products of narrow floats: their operands are rounded to f16 or bf16, their sums and everything else stay f32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.errors import GraphcError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.symbolic import Dim, bounds, product
+from graphc.ir.types import DTYPES, DType, f32
+from graphc.ops.convolution import ConvSpec
+from graphc.pipeline import Claim, PassContext, PassResult, approximate
+
+VIEWS = frozenset({"reshape", "transpose", "slice", "reverse", "broadcast"})
+
+CONVOLUTIONS = frozenset({"conv", "conv_input_grad", "conv_weight_grad"})
+
+FEWEST_TERMS = 16
+"""Terms that a sum has at least, or a convolution's channels, for narrow operands to gain more than rounding them costs."""
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """Rounds what products (dot and the three convolutions) of f32 multiply to `dtype`; they sum in f32.
+
+    In fast numerics all readers of a rounded value that the graph computes read it rounded, so that it is stored once, in
+    half the bytes; inputs, constants and outputs keep their values. In strict numerics only the products' operands are
+    rounded. Softmax, norms, reductions and losses compute in f32. Depthwise convolutions, those of few channels, short
+    sums, and products inside loops stay as they are. Works on gradients' graphs too. dtype: "bf16" or "f16"; "": the
+    compilation's precision.
+    """
+
+    dtype: str = ""
+    name: ClassVar[str] = "mixed-precision"
+    claim: ClassVar[Claim] = approximate(5e-2)
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        chosen = self.dtype or context.precision
+        if chosen == "f32":
+            return PassResult(False)
+        if chosen not in ("f16", "bf16"):
+            raise GraphcError("no such precision", seen=chosen, expected='"f32", "bf16" or "f16"')
+        rounding = _Rounding(graph, DTYPES[chosen])
+        products = [n for n in graph.nodes if _gains(n)]
+        for node in products:
+            b = Builder(graph, before=node, origin=node.origin)
+            operands = [rounding.narrow(b, v) for v in node.operands]
+            context.replace(graph, node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
+            graph.erase(node)
+        shared = rounding.share() if context.numerics == "fast" else 0
+        graph.sort()
+        return PassResult(bool(products), {"products": len(products), "stored narrow": shared})
+
+
+class _Rounding:
+    """Values of a graph rounded to one dtype, each once, before the views through which products read them."""
+
+    def __init__(self, graph: Graph, dtype: DType) -> None:
+        self.graph, self.dtype = graph, dtype
+        self.rounded: dict[Value, Value] = {}
+        self.viewed: dict[Value, Value] = {}
+
+    def narrow(self, b: Builder, v: Value) -> Value:
+        """`v` rounded."""
+        node = v.producer
+        if node is not None and node.op.name in VIEWS:
+            if v not in self.viewed:
+                self.viewed[v] = b.op(node.op, self.narrow(b, node.operands[0]), **node.attributes)
+            return self.viewed[v]
+        if v not in self.rounded:
+            self.rounded[v] = b.cast(v, self.dtype)
+        return self.rounded[v]
+
+    def share(self) -> int:
+        """Lets every reader of what was rounded read it rounded, where that is all of its readers; how many values."""
+        count = 0
+        for v, narrow in self.rounded.items():
+            others = [u for u in v.uses if u.user is not narrow.producer]
+            if v.is_output or v.producer is None or v.producer.op.name == "constant" or not others:
+                continue
+            wide = Builder(self.graph, origin=v.producer.origin).cast(narrow, v.type.dtype)
+            self.graph.replace_uses(v, wide, where=lambda u, keep=narrow.producer: u.user is not keep)  # type: ignore[misc]
+            count += 1
+        return count
+
+
+def _gains(node: Node) -> bool:
+    """Whether a product of f32 sums enough terms for narrow operands to be faster."""
+    if any(v.type.dtype != f32 for v in node.operands):
+        return False
+    if node.op.name == "dot":
+        return _at_least(product(node.operands[0].type.shape[i] for i in node["lhs_contract"]))
+    if node.op.name not in CONVOLUTIONS:
+        return False
+    spec = ConvSpec.from_attributes(node.attributes)
+    w = node.results[0] if node.op.name == "conv_weight_grad" else node.operands[1]
+    out, per_group, _ = spec.kernel_axes
+    return _at_least(w.type.shape[per_group]) and _at_least(w.type.shape[out])
+
+
+def _at_least(terms: Dim) -> bool:
+    low, high = bounds(terms)
+    return (high is None or high >= FEWEST_TERMS) if low is None or low < FEWEST_TERMS else True

@@ -1,0 +1,146 @@
+"""Products of narrow floats: which are rounded, where, and what stays f32."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import graphc
+from graphc.claims import find_breach
+from graphc.errors import GraphcError
+from graphc.interpreter import interpret
+from graphc.ir.graph import Graph
+from graphc.ir.parser import parse_graph
+from graphc.ir.text import print_graph
+from graphc.pipeline import PassContext, PassManager
+from graphc_compress.mixed_precision import MixedPrecision
+
+MLP = """
+graph @mlp(%x: f32[n,32], %w: f32[32,48], %v: f32[48,16]) {
+  %h: f32[n,48] = dot(%x, %w) {lhs_contract=[1], rhs_contract=[0]}
+  %r: f32[n,48] = relu(%h)
+  %o: f32[n,16] = dot(%r, %v) {lhs_contract=[1], rhs_contract=[0]}
+  %s: f32[n] = reduce_sum(%r) {axes=[1]}
+  return %o, %s
+}
+"""
+
+
+def run(text: str, dtype: str = "bf16", numerics: str = "fast") -> Graph:
+    graph = parse_graph(text)
+    PassManager([MixedPrecision(dtype)]).run(graph, PassContext(numerics=numerics))
+    return graph
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def test_products_multiply_rounded_operands_and_sum_in_f32() -> None:
+    x, w, v = random(5, 32), random(32, 48), random(48, 16)
+    h = np.maximum(rounded(x) @ rounded(w), 0)
+    o, s = interpret(run(MLP, numerics="strict"), [x, w, v])
+    np.testing.assert_allclose(o, rounded(h) @ rounded(v), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(s, h.sum(1), rtol=1e-6)  # strict: who isn't a product reads what was computed
+
+
+def test_in_fast_numerics_all_readers_read_what_is_stored_narrow() -> None:
+    x, w, v = random(5, 32), random(32, 48), random(48, 16)
+    _, s = interpret(run(MLP), [x, w, v])
+    np.testing.assert_allclose(s, rounded(np.maximum(rounded(x) @ rounded(w), 0)).sum(1), rtol=1e-6)
+
+
+def test_text() -> None:
+    after = run("""
+graph @g(%x: f32[4,6,16], %w: f32[16,16]) {
+  %y: f32[4,6,16] = tanh(%x)
+  %t: f32[6,4,16] = transpose(%y) {permutation=[1, 0, 2]}
+  %o: f32[6,4,16] = dot(%t, %w) {lhs_contract=[2], rhs_contract=[0]}
+  return %o, %y
+}
+""")
+    assert print_graph(after) == (
+        "graph @g(%x: f32[4,6,16], %w: f32[16,16]) {\n"
+        "  %y: f32[4,6,16] = tanh(%x)\n"
+        "  %t: f32[6,4,16] = transpose(%y) {permutation=[1, 0, 2]}\n"
+        "  %cast: bf16[4,6,16] = cast(%y) {dtype=bf16}\n"
+        "  %transpose: bf16[6,4,16] = transpose(%cast) {permutation=[1, 0, 2]}\n"
+        "  %cast_1: bf16[16,16] = cast(%w) {dtype=bf16}\n"
+        "  %o: f32[6,4,16] = dot(%transpose, %cast_1) {lhs_contract=[2], rhs_contract=[0], wide=true}\n"
+        "  return %o, %y\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "%y: f32[1,8,5,5] = conv(%x, %w) {strides=[1, 1], padding=[1, 1, 1, 1], dilation=[1, 1], groups=8}",
+        "%y: f32[1,8,5,5] = exp(%x)",
+    ],
+)
+def test_what_stays_as_it_is(node: str) -> None:
+    text = f"graph @g(%x: f32[1,8,5,5], %w: f32[8,1,3,3]) {{\n  {node}\n  return %y\n}}\n"
+    assert print_graph(run(text)) == text
+
+
+def test_other_types_stay_as_they_are() -> None:
+    text = MLP.replace("f32", "f64")
+    assert print_graph(run(text)) == print_graph(parse_graph(text))
+
+
+def test_f32_means_nothing_to_do() -> None:
+    graph = parse_graph(MLP)
+    PassManager([MixedPrecision()]).run(graph, PassContext())
+    assert print_graph(graph) == print_graph(parse_graph(MLP))
+    with pytest.raises(GraphcError, match="precision"):
+        run(MLP, "f8")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_the_claim_is_checked(dtype: str) -> None:
+    graph = parse_graph(MLP)
+    PassManager([MixedPrecision(dtype)], verify="full").run(graph, PassContext())
+    x, w, v = random(5, 32), random(32, 48), random(48, 16)
+    for seen, want in zip(interpret(graph, [x, w, v]), interpret(parse_graph(MLP), [x, w, v]), strict=True):
+        assert find_breach(MixedPrecision.claim, seen, want) is None
+        assert np.abs(seen - want).max() > 1e-6  # it did something
+
+
+def test_gradients_of_a_graph_and_graphs_of_gradients() -> None:
+    """Weights are read rounded, and get f32 gradients; rounding comes before or after differentiation."""
+    wide = parse_graph(MLP)
+    before = graphc.grad(run(MLP), wrt=["w", "v"])
+    after = graphc.grad(wide, wrt=["w", "v"])
+    PassManager([MixedPrecision("bf16")]).run(after, PassContext())
+    inputs = [random(5, 32), random(32, 48), random(48, 16)]
+    exact = interpret(graphc.grad(wide, wrt=["w", "v"]), inputs)
+    for graph in (before, after):
+        for seen, want in zip(interpret(graph, inputs), exact, strict=True):
+            assert seen.dtype == np.float32
+            assert np.abs(seen - want).max() < 0.03 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+@pytest.mark.parametrize("numerics", ["fast", "strict"])
+def test_compiled(target: str, precision: str, numerics: str) -> None:
+    graph = parse_graph(MLP)
+    try:
+        executable = graphc.compile(graph, target=target, precision=precision, numerics=numerics, threads=1)  # type: ignore[arg-type]
+    except graphc.ArtifactError as e:
+        pytest.skip(e.what)
+    inputs = [random(5, 32), random(32, 48), random(48, 16)]
+    narrow = interpret(run(MLP, precision, numerics), inputs)
+    for seen, want in zip(executable(*inputs), narrow, strict=True):
+        np.testing.assert_allclose(seen, want, atol=2e-3 * np.abs(want).max())  # a sum on the edge may round elsewhere
+
+
+def test_a_backend_without_the_pass_refuses() -> None:
+    with pytest.raises(GraphcError, match="computes in f32"):
+        graphc.compile(parse_graph(MLP), backend="reference", precision="bf16")
