@@ -38,7 +38,7 @@ class CTC:
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, labels, frames, length = operands(b, "CTC", outputs, targets, (1, 3))
         _check_types(x, labels, frames, length)
-        time, batch, _ = x.type.shape
+        time = x.type.shape[0]
         size = labels.type.shape[1]
         frames, length = _checked(b, frames, time), _checked(b, length, size)
         path, skips = self._path(b, b.cast(labels, i64), length)
