@@ -21,6 +21,7 @@ from graphc.backend import CompileOptions
 from graphc.errors import ArtifactError, GraphcError
 from graphc.executable import Executable
 from graphc.ir.graph import Graph
+from graphc.ir.mapped import map_file
 from graphc.ir.parser import parse_graph
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.text import constants_of, operators_of, print_graph
@@ -80,29 +81,40 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def from_bytes(content: bytes) -> Executable:
     """The executable of an artifact's content."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_tensors
-
-    try:
-        tensors = load_tensors(content)
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    except (SafetensorError, ValueError, KeyError) as e:
-        raise ArtifactError("this is no graphc artifact, or it is damaged", seen=str(e)) from e
-    return _rebuild(metadata, tensors, None, True)
+    return _rebuild(*_parts(np.frombuffer(content, np.uint8), "this"), None, True)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None, cache: bool) -> Executable:
     """The executable of an artifact file. Raises ArtifactError for a missing, damaged or foreign one."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as f:
-            metadata = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - safe_open has no iteration
-    except (SafetensorError, OSError) as e:
-        raise ArtifactError(f"{os.fspath(path)} is no graphc artifact, or it is damaged", seen=str(e)) from e
-    return _rebuild(metadata, tensors, threads, cache)
+        # Opened without waiting, so that a pipe can't block. It is mapped: what isn't in use needn't be in memory.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            content = map_file(file.fileno())
+    except OSError as e:
+        raise ArtifactError(f"{os.fspath(path)} is no graphc artifact, or it can't be read", seen=str(e)) from e
+    return _rebuild(*_parts(content, os.fspath(path)), threads, cache)
+
+
+def _parts(content: np.ndarray, what: str) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
+    """The metadata of a safetensors file, and its tensors' bytes: views of the content.
+
+    The form: the header's length (8 bytes, little-endian), the header (JSON), the tensors.
+    """
+    data_start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    tensors = {}
+    try:
+        header = json.loads(content[8:data_start].tobytes())
+        metadata = header.pop("__metadata__", {})
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            if entry["dtype"] != "U8" or not 0 <= begin <= end <= content.size - data_start:
+                raise ValueError(f"tensor {name[:80]}")
+            tensors[name] = content[data_start + begin : data_start + end]
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("metadata")
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as e:
+        raise ArtifactError(f"{what} is no graphc artifact, or it is damaged", seen=str(e)) from e
+    return metadata, tensors
 
 
 def _rebuild(
@@ -155,7 +167,6 @@ def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Tensor
         if raw.dtype != np.uint8 or raw.nbytes != int(np.prod(shape, dtype=object)) * DTYPES[dtype].bytes:
             expected = f"{dtype}[{dims}]"
             raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=expected)
-        raw.flags.writeable = False  # ours alone: it needn't be copied
         data = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
         if data.digest != digest:
             raise ArtifactError("a constant of the artifact is damaged", seen=data.digest, expected=digest)

@@ -60,12 +60,14 @@ def compile_for_host(
         "loops": "\n".join(k.loops for k in kernels),
         "source": "\n".join(k.source for k in kernels),
     }
-    arrays = [np.ascontiguousarray(w.array) for w in weights]
+    arrays = [np.require(w.array, requirements=["C", "A"]) for w in weights]
     prepared: Sequence[np.ndarray] = ()
     programs = []
     for assembly in parts:
         made = iter(prepared)
-        constants = [next(made) if c is None else np.ascontiguousarray(c.array) for c in assembly.constants]
+        constants = [
+            next(made) if c is None else np.require(c.array, requirements=["C", "A"]) for c in assembly.constants
+        ]
         programs.append(HostProgram(assembly.program, [functions[k.key] for k in assembly.kernels], constants))
         prepared = programs[0].run(arrays, {})
     return HostSegment(graph, programs[1], stages)

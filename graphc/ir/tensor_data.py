@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from graphc.ir.mapped import release
 from graphc.ir.types import TensorType, dtype_of
 
 
@@ -36,7 +37,12 @@ class TensorData:
         """Hexadecimal SHA-256 of type and bytes."""
         h = hashlib.sha256(str(self.type).encode())
         h.update(self.array.reshape(-1).view(np.uint8).data)
+        self.release()
         return h.hexdigest()
+
+    def release(self) -> None:
+        """Gives back the memory that contents from a mapped file take until they are read again."""
+        release(self.array)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorData):
