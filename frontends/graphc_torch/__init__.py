@@ -1,4 +1,4 @@
-"""PyTorch models as graphc graphs: torch.nn.Module and torch.export.ExportedProgram, for inference."""
+"""PyTorch models as graphc graphs: torch.nn.Module and torch.export.ExportedProgram, for inference and training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc.ir.graph import Graph
+from graphc.training.trainable import Trainable
 from graphc_torch.convert import convert
 from graphc_torch.export import exported_program
+from graphc_torch.training import import_training
 
-__all__ = ["FRONTEND", "TorchFrontend", "import_model"]
+__all__ = ["FRONTEND", "TorchFrontend", "import_model", "import_training"]
 
 
 def import_model(
@@ -40,6 +42,16 @@ class TorchFrontend:
     ) -> Graph:
         """See `graphc_torch.import_model`."""
         return import_model(model, example_inputs=example_inputs, dynamic=dynamic)
+
+    def import_training(
+        self,
+        model: Any,
+        *,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    ) -> Trainable:
+        """See `graphc_torch.import_training`."""
+        return import_training(model, example_inputs=example_inputs, dynamic=dynamic)
 
 
 FRONTEND = TorchFrontend()

@@ -13,6 +13,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.symbolic import Dim, Expr
 from graphc.ir.types import DType, TensorType
+from graphc_torch.randomness import Randomness
 from graphc_torch.refused import Refused
 from graphc_torch.symbols import Symbols
 from graphc_torch.tensors import dtype_of, scalar_array
@@ -27,20 +28,45 @@ Converter: TypeAlias = Callable[["Call"], Results]
 
 
 class Call:
-    """A node under conversion."""
+    """A node under conversion. `randomness` is there in training mode alone."""
 
     def __init__(
-        self, node: fx.Node, layer: str, b: Builder, operands: Mapping[fx.Node, Item | None], symbols: Symbols
+        self,
+        node: fx.Node,
+        layer: str,
+        b: Builder,
+        operands: Mapping[fx.Node, Item | None],
+        symbols: Symbols,
+        randomness: Randomness | None = None,
     ) -> None:
         self.node = node
         self.op = str(node.target).removeprefix("aten.")
         self.layer = layer
         self.b = b
         self.symbols = symbols
+        self._randomness = randomness
         self._operands = operands
         schema = node.target._schema.arguments  # type: ignore[union-attr]
         given = dict(zip((a.name for a in schema), node.args, strict=False)) | dict(node.kwargs)
         self._raw = {a.name: given.get(a.name, a.default_value) for a in schema}
+
+    # The mode
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is imported to be trained."""
+        return self._randomness is not None
+
+    def only_in_training(self) -> None:
+        """Refuses the node where the model is imported for inference."""
+        if not self.training:
+            raise Refused("training mode isn't supported: call .eval() on the module")
+
+    def random_stream(self) -> tuple[Value, int]:
+        """The random key and the number of a new stream; refused for inference."""
+        if self._randomness is None:
+            raise Refused("random numbers aren't supported in inference: call .eval() on the module")
+        return self._randomness.stream()
 
     # Arguments
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.export import ExportedProgram
@@ -15,12 +16,14 @@ from torch.utils import _pytree as pytree
 from graphc.errors import GraphcError, ModelError, Unsupported, UnsupportedOpError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Guard, Value
+from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import TensorType
 from graphc_torch.call import Call, Item
 from graphc_torch.converters import IGNORED, REFUSED, find_converter
+from graphc_torch.randomness import Randomness
 from graphc_torch.refused import Refused
 from graphc_torch.symbols import Symbols
-from graphc_torch.tensors import dtype_of, same_memory, tensor_data
+from graphc_torch.tensors import Memory, dtype_of, same_memory, tensor_data
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -29,31 +32,50 @@ class Unknown(Exception):
     """An operand comes from a node that was refused, so nothing can be said of this one."""
 
 
-def convert(program: ExportedProgram, dynamic: Mapping[str, Mapping[int, Any]] | None = None) -> Graph:
-    """The graph of a functional program; `dynamic` names its dynamic dims.
+def convert(
+    program: ExportedProgram,
+    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    contents: Mapping[Memory, np.ndarray] | None = None,
+) -> Graph:
+    """The graph of a functional program; `dynamic` names its dynamic dims; `contents`: see `Importer`.
 
     Raises UnsupportedOpError for all nodes at once that it can't take, ModelError for a program that changes its
     buffers or inputs.
     """
-    return _Importer(program, dynamic or {}).run()
+    return Importer(program, dynamic or {}, contents or {}).run()
 
 
-class _Importer:
-    def __init__(self, program: ExportedProgram, dynamic: Mapping[str, Mapping[int, Any]]) -> None:
+class Importer:
+    """A program on its way to a graph.
+
+    contents: by a tensor's place in memory, numbers that a constant has in place of the tensor's own.
+    randomness: where operators that draw numbers take them from; None for inference.
+    """
+
+    randomness: Randomness | None = None
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        dynamic: Mapping[str, Mapping[int, Any]],
+        contents: Mapping[Memory, np.ndarray],
+    ) -> None:
         self.program = program
         self.dynamic = dynamic
+        self.contents = contents
         self.graph = Graph("main")
         self.symbols = Symbols(program.range_constraints)
         self.items: dict[fx.Node, Item | None] = {}
-        self.constants: dict[tuple[object, ...], Value] = {}
+        self.constants: dict[Memory, Value] = {}
         self.unsupported: list[Unsupported] = []
 
     def run(self) -> Graph:
-        _check_mutations(self.program)
+        self.check_mutations()
         placeholders = [n for n in self.program.graph.nodes if n.op == "placeholder"]
         specs = dict(zip(placeholders, self.program.graph_signature.input_specs, strict=True))
         self.check_names(specs)
-        for node, spec in specs.items():
+        # What a run is called with comes first, whatever order torch has.
+        for node, spec in sorted(specs.items(), key=lambda item: item[1].kind is not InputKind.USER_INPUT):
             self.attempt(node, lambda node=node, spec=spec: self.placeholder(node, spec))
         self.sizes(placeholders)
         for node in self.program.graph.nodes:
@@ -61,7 +83,7 @@ class _Importer:
                 self.attempt(node, lambda node=node: self.call(node))
             elif node.op == "get_attr":
                 self.attempt(node, lambda node=node: self.attribute(node))
-        outputs = self.outputs() if not self.unsupported else []
+        outputs = self.named([*self.outputs(), *self.updates()]) if not self.unsupported else []
         if self.unsupported:
             raise UnsupportedOpError("graphc_torch", self.unsupported)
         self.graph.set_outputs(outputs)
@@ -92,7 +114,7 @@ class _Importer:
     def placeholder(self, node: fx.Node, spec: InputSpec) -> None:
         if spec.kind in _PARAMETERS:
             if node.users:
-                self.items[node] = self.parameter(spec)
+                self.items[node] = self.parameter(spec, self.tensor(spec))
             return
         if spec.kind is not InputKind.USER_INPUT:
             raise Refused(f"an input of kind {spec.kind.name.lower()} isn't supported")
@@ -116,12 +138,14 @@ class _Importer:
     def assume(self, guards: list[Guard]) -> None:
         self.graph.guards += [g for g in guards if g not in self.graph.guards]
 
-    def parameter(self, spec: InputSpec) -> Value:
+    def tensor(self, spec: InputSpec) -> Any:
+        """What the program holds for a parameter or buffer."""
+        target, program = spec.target or spec.arg.name, self.program
+        return program.constants[target] if target in program.constants else program.state_dict[target]
+
+    def parameter(self, spec: InputSpec, tensor: Any) -> Value:
         """The constant of a parameter or buffer; one for all names of the same memory."""
-        target = spec.target or spec.arg.name
-        program = self.program
-        tensor = program.constants[target] if target in program.constants else program.state_dict[target]
-        return self.constant(tensor, target)
+        return self.constant(tensor, spec.target or spec.arg.name)
 
     def constant(self, tensor: Any, name: str) -> Value:
         if not isinstance(tensor, torch.Tensor):
@@ -129,7 +153,8 @@ class _Importer:
         key = same_memory(tensor)
         if key not in self.constants:
             b = Builder(self.graph, origin=(name,))
-            self.constants[key] = b.constant(tensor_data(tensor), name=name)
+            data = TensorData(self.contents[key]) if key in self.contents else tensor_data(tensor)
+            self.constants[key] = b.constant(data, name=name)
         return self.constants[key]
 
     def attribute(self, node: fx.Node) -> None:
@@ -140,7 +165,8 @@ class _Importer:
         if not isinstance(held, torch.nn.Module):
             self.items[node] = self.constant(held, str(node.target))
 
-    def outputs(self) -> list[Value]:
+    def outputs(self) -> list[tuple[str, Value]]:
+        """What the model returns, by name."""
         (output,) = (n for n in self.program.graph.nodes if n.op == "output")
         specs = self.program.graph_signature.output_specs
         names = _output_names(self.program)
@@ -157,9 +183,32 @@ class _Importer:
             returned.append((name, found))
         if not returned and not self.unsupported:
             raise ModelError("the model returns no tensor")
-        return self.named(returned)
+        return returned
 
-    def named(self, returned: list[tuple[str, Value]]) -> list[Value]:
+    def updates(self) -> list[tuple[str, Value]]:
+        """What else the graph returns, by name: nothing for inference."""
+        return []
+
+    def check_mutations(self) -> None:
+        """Raises ModelError for a program that writes what outlives a call."""
+        for spec in self.program.graph_signature.output_specs:
+            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+                raise ModelError(
+                    "the model writes one of its buffers, and an inference program keeps no state", layer=spec.target,
+                    hint="call .eval() on the module, or return the new contents as an output",
+                )  # fmt: skip
+        self.check_inputs_stay()
+
+    def check_inputs_stay(self) -> None:
+        """Raises ModelError for a program that writes what it is called with."""
+        for spec in self.program.graph_signature.output_specs:
+            if spec.kind is OutputKind.USER_INPUT_MUTATION:
+                raise ModelError(
+                    "the model writes one of its inputs", layer=f"input {spec.target!r}",
+                    hint="let it work on a copy, or return the new contents as an output",
+                )  # fmt: skip
+
+    def named(self, returned: Sequence[tuple[str, Value]]) -> list[Value]:
         """The outputs under their own names; each is a value of its own."""
         b = Builder(self.graph)
         values: list[Value] = []
@@ -201,7 +250,8 @@ class _Importer:
         if any(self.items.get(n) is None and _has_tensor(n.meta.get("val")) for n in node.all_input_nodes):
             raise Unknown
         layer = _layer(node)
-        call = Call(node, layer, Builder(self.graph, origin=(layer,)), self.items, self.symbols)
+        builder = Builder(self.graph, origin=(layer,))
+        call = Call(node, layer, builder, self.items, self.symbols, self.randomness)
         results = converter(call)
         self.items[node] = results if isinstance(results, Value) else tuple(results)
         self.check(node, results if isinstance(results, Value) else tuple(results))
@@ -234,21 +284,6 @@ class _Importer:
                 )  # fmt: skip
             if value.producer is not None and value.producer.origin == (_layer(node),):
                 self.graph.rename(value, f"{node.name}.{i}" if several else node.name)
-
-
-def _check_mutations(program: ExportedProgram) -> None:
-    """Raises ModelError for a program that writes what outlives a call."""
-    for spec in program.graph_signature.output_specs:
-        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
-            raise ModelError(
-                "the model writes one of its buffers, and an inference program keeps no state", layer=spec.target,
-                hint="call .eval() on the module, or return the new contents as an output",
-            )  # fmt: skip
-        if spec.kind is OutputKind.USER_INPUT_MUTATION:
-            raise ModelError(
-                "the model writes one of its inputs", layer=f"input {spec.target!r}",
-                hint="let it work on a copy, or return the new contents as an output",
-            )  # fmt: skip
 
 
 def _output_names(program: ExportedProgram) -> list[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from graphc.ir.graph import Value
 from graphc.ir.symbolic import product
+from graphc.ops.attention import attention_weights
 from graphc_torch.call import Call, Converter
 from graphc_torch.convert_elementwise import truth
-from graphc_torch.refused import Refused
+from graphc_torch.convert_random import dropout
 
 _MINUS_INFINITY = float("-inf")
 
 
 def _attention(c: Call) -> Value:
     """softmax(q k^T * scale + mask) v; a query that sees no key gives zeros."""
-    if c.get("dropout_p"):
-        raise Refused("dropout isn't supported: call .eval() on the module")
     q, k, v = (c.x(name) for name in ("query", "key", "value"))
     shape = c.type().shape
     scale = c.get("scale")
@@ -29,13 +28,19 @@ def _attention(c: Call) -> Value:
     if mask is not None:
         mask = c.broadcast(mask, (*shape[:-1], k.type.shape[-2]))
     q, k, v = (_four_axes(c, c.broadcast(x, (*shape[:-2], *x.type.shape[-2:]))) for x in (q, k, v))
-    if mask is None:
-        y = c.b.op("attention", q, k, v, scale=float(scale), causal=bool(c.get("is_causal")))
-    else:
-        mask = _four_axes(c, mask)
-        y = c.b.op("attention", q, k, v, mask, scale=float(scale), causal=bool(c.get("is_causal")))
-        y = _zero_where_hidden(c, y, mask)
-    return c.b.reshape(y, shape)
+    operands = [q, k, v] if mask is None else [q, k, v, _four_axes(c, mask)]
+    y = _attend(c, operands, float(scale))
+    return c.b.reshape(y if mask is None else _zero_where_hidden(c, y, operands[3]), shape)
+
+
+def _attend(c: Call, operands: Sequence[Value], scale: float) -> Value:
+    """Attention, whole where none of its weights are dropped."""
+    q, k, v, *mask = operands
+    causal, rate = bool(c.get("is_causal")), float(c.get("dropout_p", 0.0))
+    if not rate:
+        return c.b.op("attention", *operands, scale=scale, causal=causal)
+    weights = dropout(c, attention_weights(c.b, q, k, *mask, scale=scale, causal=causal), rate)
+    return c.b.op("dot", weights, v, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(2,))
 
 
 def _four_axes(c: Call, x: Value) -> Value:

@@ -327,10 +327,9 @@ def _addc(op: str) -> Converter:
     return convert
 
 
-def _dropout(c: Call) -> Value:
-    if c.get("train") and c.get("p") != 0:
-        raise Refused("training mode isn't supported: call .eval() on the module")
-    return c.x("input")
+def _detach(c: Call) -> Value:
+    """The same numbers; in training, none of whose gradient passes."""
+    return c.b.op("stop_gradient", c.x()) if c.training and c.x().type.dtype.is_float else c.x()
 
 
 def _round(c: Call) -> Value:
@@ -397,7 +396,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "_to_copy": _cast,
     "type_as": _cast,
     "copy": _copy,
-    **dict.fromkeys(("clone", "alias", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "positive"), identity),
+    **dict.fromkeys(("clone", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), identity),
     "clamp": _clamp,
     "clamp_min": _clamp,
     "clamp_max": _clamp,
@@ -428,6 +427,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "lerp": _lerp,
     "addcmul": _addc("mul"),
     "addcdiv": _addc("div"),
-    "dropout": _dropout,
+    "detach": _detach,
     "nan_to_num": _nan_to_num,
 }  # fmt: skip

@@ -50,8 +50,17 @@ def _as_index(c: Call, indices: Value) -> Value:
 
 
 def _embedding(c: Call) -> Value:
-    """Rows of a table; torch takes no negative indices here."""
-    return c.b.op("gather", c.x("weight"), _as_index(c, c.x("indices")), axis=0)
+    """Rows of a table; torch takes no negative indices here, and learns nothing for the row that pads."""
+    if c.training and c.get("scale_grad_by_freq"):
+        raise Refused("gradients scaled by how often a row is read aren't supported")
+    index = _as_index(c, c.x("indices"))
+    rows = c.b.op("gather", c.x("weight"), index, axis=0)
+    padding = int(c.get("padding_idx", -1))
+    if not c.training or padding < 0:
+        return rows
+    pads = c.b.op("eq", index, c.b.full_like(padding, index))
+    pads = c.b.broadcast(pads, rows.type.shape, range(index.type.rank))
+    return c.b.op("select", pads, c.b.op("stop_gradient", rows), rows)
 
 
 def _index_select(c: Call) -> Value:

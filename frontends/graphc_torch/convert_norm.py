@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from graphc.ir.graph import Value
-from graphc.ir.symbolic import Dim
-from graphc.ir.types import DType, f32
+from graphc.ir.symbolic import Dim, product
+from graphc.ir.types import DType
 from graphc_torch.call import Call, Converter
-from graphc_torch.convert_reduce import average
 from graphc_torch.refused import Refused
 
 
@@ -52,7 +51,7 @@ def _instance_norm(c: Call) -> Value:
     if not c.get("use_input_stats"):
         return _by_statistics(c)
     if c.has("running_mean"):
-        raise Refused("training mode isn't supported: call .eval() on the module")
+        raise Refused("keeping statistics over instances isn't supported: make it with track_running_stats=False")
     channels = c.static(x.type.shape[1], "number of channels")
     parameters = (_parameter(c, n, x.type.dtype, x.type.shape[1:2], d) for n, d in (("weight", 1), ("bias", 0)))
     return c.b.op("group_norm", x, *parameters, groups=channels, epsilon=float(c.get("eps")))
@@ -68,21 +67,39 @@ def _by_statistics(c: Call) -> Value:
 
 def _batch_norm(c: Call) -> Value:
     if c.get("training"):
-        raise Refused("training mode isn't supported: call .eval() on the module")
+        c.only_in_training()
+        return _by_own_statistics(c)[0]
     return _by_statistics(c)
 
 
-def _by_own_statistics(c: Call) -> list[Value | None]:
-    """Batch normalization by the batch's statistics, keeping none."""
+def _by_own_statistics(c: Call) -> tuple[Value, Value, Value]:
+    """Batch normalization by the batch's statistics: the result, means and variances."""
     x = c.x("input")
-    axes = tuple(i for i in range(x.type.rank) if i != 1)
-    wide = c.b.cast(x, f32) if x.type.dtype.bytes == 2 else x
-    mean = average(c, wide, axes)
-    centred = c.b.op("sub", wide, c.b.broadcast(mean, wide.type.shape, (1,)))
-    variance = average(c, c.b.op("mul", centred, centred), axes)
-    parameters = (_parameter(c, n, wide.type.dtype, x.type.shape[1:2], d) for n, d in (("weight", 1), ("bias", 0)))
-    y = c.b.op("batch_norm", wide, *parameters, mean, variance, axis=1, epsilon=float(c.get("eps")))
-    return [c.b.cast(y, x.type.dtype), None, None]
+    parameters = [_parameter(c, n, x.type.dtype, x.type.shape[1:2], d) for n, d in (("weight", 1), ("bias", 0))]
+    y, mean, variance = c.b.ops("batch_norm_training", x, *parameters, axis=1, epsilon=float(c.get("eps")))
+    return y, mean, variance
+
+
+def _with_running_statistics(c: Call) -> list[Value | None]:
+    """Batch normalization by the batch's statistics; the running ones move towards them by `momentum`.
+
+    What is kept of the variance is the sample's: n / (n - 1) of that which normalizes.
+    """
+    c.only_in_training()
+    y, mean, variance = _by_own_statistics(c)
+    x = c.x("input")
+    count = c.dim_value(product(d for i, d in enumerate(x.type.shape) if i != 1), variance.type.dtype)
+    one_less = c.scaled("sub", count, 1)
+    corrected = c.b.op("mul", variance, c.b.broadcast(c.b.op("div", count, one_less), variance.type.shape, ()))
+    kept = [_moved(c, name, new) for name, new in (("running_mean", mean), ("running_var", corrected))]
+    return [y, None, None, *kept]
+
+
+def _moved(c: Call, name: str, towards: Value) -> Value:
+    """(1 - momentum) * running + momentum * towards; no gradient passes."""
+    running, momentum = c.x(name), float(c.get("momentum"))
+    towards = c.b.cast(c.b.op("stop_gradient", towards), running.type.dtype)
+    return c.b.op("add", c.scaled("mul", running, 1 - momentum), c.scaled("mul", towards, momentum))
 
 
 def _softmax(op: str) -> Converter:
@@ -117,7 +134,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "instance_norm": _instance_norm,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": lambda c: [_by_statistics(c), None, None],
-    "_native_batch_norm_legit.no_stats": _by_own_statistics,
+    "_native_batch_norm_legit.no_stats": lambda c: [_by_own_statistics(c)[0], None, None],
+    "_native_batch_norm_legit_functional": _with_running_statistics,
     "softmax": _softmax("softmax"),
     "_softmax": _softmax("softmax"),
     "log_softmax": _softmax("log_softmax"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from graphc.ir.graph import Value
 from graphc_torch.call import Call, Converter
+from graphc_torch.convert_random import dropout
 from graphc_torch.refused import Refused
 
 # Which of torch's gates stand where: torch has an LSTM's as i, f, g, o and a GRU's as r, z, n.
@@ -47,8 +48,6 @@ def _recurrent(kind: str, activation: str = "tanh") -> Converter:
     """(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first) -> output, last states."""
 
     def convert(c: Call) -> list[Value]:
-        if c.get("train") and c.get("dropout"):
-            raise Refused("training mode isn't supported: call .eval() on the module")
         x = c.x("input")
         x = c.b.transpose(x, (1, 0, 2)) if c.get("batch_first") else x
         initial = c.xs("hx") if kind == "lstm" else [c.x("hx")]
@@ -59,6 +58,8 @@ def _recurrent(kind: str, activation: str = "tanh") -> Converter:
             raise Refused("a projection of the hidden state isn't supported")
         last: list[list[Value]] = [[] for _ in initial]
         for number in range(c.get("num_layers")):
+            if number and c.get("train"):
+                x = dropout(c, x, float(c.get("dropout")))
             found = []
             for i, reverse in enumerate(directions):
                 at = number * len(directions) + i

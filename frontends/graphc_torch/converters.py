@@ -17,6 +17,7 @@ from graphc_torch import (
     convert_movement,
     convert_norm,
     convert_pool,
+    convert_random,
     convert_recurrent,
     convert_reduce,
     convert_resize,
@@ -33,6 +34,7 @@ CONVERTERS: Mapping[str, Converter] = {
     **convert_movement.CONVERTERS,
     **convert_norm.CONVERTERS,
     **convert_pool.CONVERTERS,
+    **convert_random.CONVERTERS,
     **convert_recurrent.CONVERTERS,
     **convert_reduce.CONVERTERS,
     **convert_resize.CONVERTERS,
@@ -44,16 +46,12 @@ IGNORED = frozenset({
 })  # fmt: skip
 """Operators without a result, whose checks the types of inputs stand for."""
 
-_TRAINING = "training mode isn't supported: call .eval() on the module"
 _DATA = "its size depends on the data of a run"
-_RANDOM = "random numbers aren't supported"
+_RANDOM = "random numbers of this kind aren't supported"
 
 REFUSED: Mapping[str, str] = {
-    "native_dropout": _TRAINING, "_native_batch_norm_legit_functional": _TRAINING, "_native_batch_norm_legit": _TRAINING,
-    "batch_norm_with_update_functional": _TRAINING, "rrelu_with_noise_functional": _TRAINING,
     "nonzero": _DATA, "masked_select": _DATA, "_unique2": _DATA, "unique_dim": _DATA, "repeat_interleave.Tensor": _DATA,
-    "rand": _RANDOM, "randn": _RANDOM, "randint": _RANDOM, "rand_like": _RANDOM, "randn_like": _RANDOM,
-    "bernoulli": _RANDOM, "multinomial": _RANDOM, "randperm": _RANDOM, "normal": _RANDOM, "uniform": _RANDOM,
+    "multinomial": _RANDOM, "randperm": _RANDOM,
     "cond": "a branch that depends on the data of a run isn't supported",
     "while_loop": "a loop that depends on the data of a run isn't supported",
     "_local_scalar_dense": "a number read from a tensor of a run isn't supported",

@@ -8,28 +8,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from graphc.errors import ModelError
 from graphc_torch.converters import takes
 from graphc_torch.recurrent_ops import KeepRecurrent
 from graphc_torch.symbols import given_symbol
+from graphc_torch.tensors import torch_tensor
 
 Dynamic = Mapping[str, Mapping[int, Any]]
 
 
 def exported_program(
-    model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None, dynamic: Dynamic | None
+    model: Any,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
+    dynamic: Dynamic | None,
+    *,
+    training: bool = False,
 ) -> ExportedProgram:
     """The model as a functional program in which what has a converter is kept whole.
 
+    training: what the model computes without gradients (torch.no_grad) is detached.
     Raises ModelError for what torch.export can't take, for dims that aren't dynamic and for missing examples.
     """
     if isinstance(model, ExportedProgram):
         program = model
     elif isinstance(model, torch.nn.Module):
-        program = _export(model, example_inputs, dynamic or {})
+        program = _export(model, example_inputs, dynamic or {}, training)
+        _detach_what_has_no_gradient(program)
     else:
         raise ModelError(
             "no model of PyTorch", seen=f"{type(model).__module__}.{type(model).__qualname__}",
@@ -47,7 +56,7 @@ def exported_program(
 
 
 def _export(
-    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any] | None, dynamic: Dynamic
+    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any] | None, dynamic: Dynamic, training: bool
 ) -> ExportedProgram:
     if example_inputs is None:
         raise ModelError("a torch.nn.Module needs example inputs", hint="pass example_inputs=(x, ...)")
@@ -63,6 +72,7 @@ def _export(
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
     except TypeError as error:
         raise ModelError("example inputs don't fit forward", seen=error) from error
+    _as_tensors(bound)
     given = _named(bound)
     unknown = sorted(set(dynamic) - {name for name, x in given.items() if isinstance(x, torch.Tensor)})
     if unknown:
@@ -73,7 +83,7 @@ def _export(
     args, kwargs = _rebound(bound, examples)
     shapes = _arranged(bound, {name: dims.get(name) for name in given})
     try:
-        with torch.no_grad(), KeepRecurrent(), _quiet():
+        with torch.set_grad_enabled(training), KeepRecurrent(), _quiet():
             return torch.export.export(
                 model, args, kwargs, dynamic_shapes=shapes if dims else None, strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,  # conditions on sizes become guards of the graph
@@ -101,7 +111,29 @@ def _said(error: Exception) -> str:
     return "\n".join(line for line in text.split("\n\n")[0].splitlines()[:12])
 
 
+def _detach_what_has_no_gradient(program: ExportedProgram) -> None:
+    """Detaches the results of regions under torch.no_grad, which decomposition puts in place."""
+    graph = program.graph
+    without_gradient = torch.ops.higher_order.wrap_with_set_grad_enabled
+    for region in [n for n in graph.nodes if n.target is without_gradient and n.args[0] is False]:
+        for result in [u for u in region.users if isinstance(u.meta.get("val"), torch.Tensor)]:
+            name = result.name
+            with graph.inserting_after(result):
+                detached = graph.call_function(torch.ops.aten.detach.default, (result,))
+            detached.meta = dict(result.meta)
+            result.replace_all_uses_with(detached, delete_user_cb=lambda user, own=detached: user is not own)
+            result._rename(f"{name}_inner")
+            detached._rename(name)  # the signature knows outputs by their names
+    program.graph_module.recompile()
+
+
 # Arguments by name
+
+
+def _as_tensors(bound: inspect.BoundArguments) -> None:
+    """Makes tensors of the arguments that are NumPy's."""
+    for name, value in list(bound.arguments.items()):
+        bound.arguments[name] = pytree.tree_map(lambda x: torch_tensor(x) if isinstance(x, np.ndarray) else x, value)
 
 
 def _named(bound: inspect.BoundArguments) -> dict[str, Any]:

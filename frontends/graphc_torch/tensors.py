@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ import torch
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES, DType
 from graphc_torch.refused import Refused
+
+Memory: TypeAlias = tuple[object, ...]
+"""A tensor's place in memory and how it lies there: see `same_memory`."""
 
 TORCH_DTYPES: Mapping[torch.dtype, DType] = {
     torch.float32: DTYPES["f32"], torch.float64: DTYPES["f64"], torch.float16: DTYPES["f16"],
@@ -42,7 +46,15 @@ def tensor_data(tensor: torch.Tensor) -> TensorData:
     return TensorData(view)
 
 
-def same_memory(tensor: torch.Tensor) -> tuple[object, ...]:
+def torch_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor of an array's contents, copied."""
+    copy = np.array(array, order="C")
+    if copy.dtype == DTYPES["bf16"].numpy:  # NumPy's own types are all that torch knows
+        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copy)
+
+
+def same_memory(tensor: torch.Tensor) -> Memory:
     """A key that tensors share if they are the same elements in memory, as tied parameters are."""
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
