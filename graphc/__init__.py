@@ -34,7 +34,20 @@ if TYPE_CHECKING:
     from graphc.ir.symbolic import symbol as Dim
     from graphc.ir.text import print_graph
     from graphc.training.compile import compile_training
-    from graphc.training.optimizers import SGD, Adam, Adamax, AdamW, NAdam
+    from graphc.training.optimizers import (
+        LAMB,
+        SGD,
+        Adadelta,
+        Adagrad,
+        Adam,
+        Adamax,
+        AdamW,
+        Lion,
+        Lookahead,
+        NAdam,
+        RMSprop,
+        Rprop,
+    )
     from graphc.training.recipe import Group
     from graphc.training.step import TrainingStep
 
@@ -43,14 +56,19 @@ _HOME = {
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
     "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
     "compile_training": "training.compile", "TrainingStep": "training.step", "Group": "training.recipe",
-    **dict.fromkeys(("SGD", "Adam", "AdamW", "Adamax", "NAdam"), "training.optimizers"),
+    **dict.fromkeys(
+        ("LAMB", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Lookahead", "NAdam", "RMSprop", "Rprop"),
+        "training.optimizers"),
     **dict.fromkeys(
         ("ArtifactError", "GraphcError", "ModelError", "NumericError", "PluginError", "ShapeError", "UnsupportedOpError",
          "VerifyError"), "errors"),
 }  # fmt: skip
 
 __all__ = [
+    "LAMB",
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
@@ -61,10 +79,14 @@ __all__ = [
     "Graph",
     "GraphcError",
     "Group",
+    "Lion",
+    "Lookahead",
     "ModelError",
     "NAdam",
     "NumericError",
     "PluginError",
+    "RMSprop",
+    "Rprop",
     "ShapeError",
     "TrainingStep",
     "UnsupportedOpError",
