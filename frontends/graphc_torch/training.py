@@ -37,7 +37,7 @@ def import_training(
     `import_model` does.
     """
     program = exported_program(model, example_inputs, dynamic, training=True)
-    importer = _TrainingImporter(program, dynamic)
+    importer = _TrainingImporter(program, dynamic, model)
     graph = importer.run()
     held = {name: tensor for name, (tensor, _) in (importer.learned | importer.state).items()}
 
@@ -85,12 +85,21 @@ class _TrainingImporter(Importer):
 
     randomness: Randomness
 
-    def __init__(self, program: ExportedProgram, dynamic: Mapping[str, Mapping[int, Any]] | None) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        dynamic: Mapping[str, Mapping[int, Any]] | None,
+        model: torch.nn.Module | ExportedProgram,
+    ) -> None:
         super().__init__(program, dynamic or {}, {})
         self.randomness = Randomness(self.graph)
         self.learned: dict[str, tuple[torch.Tensor, Value]] = {}
         self.state: dict[str, tuple[torch.Tensor, Value]] = {}
         self.data = 0
+        # Of tied parameters, export may name another than torch does.
+        self.names: dict[Memory, str] = {}
+        for name, tensor in model.named_parameters():
+            self.names.setdefault(same_memory(tensor), name)
         specs = program.graph_signature.output_specs
         self.written = {s.target: s.arg.name for s in specs if s.kind is OutputKind.BUFFER_MUTATION}
 
@@ -129,7 +138,7 @@ class _TrainingImporter(Importer):
             return super().parameter(spec, tensor)
         key = same_memory(tensor)
         if key not in self.constants:
-            self.constants[key] = self.held(self.learned, spec.target, tensor)
+            self.constants[key] = self.held(self.learned, self.names.get(key, spec.target), tensor)
         return self.constants[key]
 
     def held(self, kind: dict[str, tuple[torch.Tensor, Value]], name: str, tensor: torch.Tensor) -> Value:
