@@ -11,7 +11,7 @@ from graphc.ir.opdef import Inference
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
 from graphc_optimize.dce import erase_unused
 from graphc_optimize.fuse_groups import grow
-from graphc_optimize.fuse_legality import Group, is_literal, is_source, is_view, kind_of
+from graphc_optimize.fuse_legality import Group, is_literal, is_source, is_view, is_widening, kind_of
 from graphc_optimize.sink_broadcasts import sink_broadcasts
 
 
@@ -21,8 +21,8 @@ class Fuse:
 
     Kind "loop" is one nest: elementwise work and views, at most one level of reductions; a product (dot, convolution)
     reads plain operands and takes elementwise work on its result. Kind "tile" is row work: reductions over the same
-    trailing axes, and what is computed from them. Reshapes at the border stay outside: they cost nothing. Bodies of scans
-    are fused too.
+    trailing axes, and what is computed from them. Reshapes at the border stay outside: they cost nothing. Regions of
+    scans, branches and loops are fused too.
     """
 
     name: ClassVar[str] = "fuse"
@@ -36,8 +36,8 @@ class Fuse:
     def _run(self, graph: Graph, context: PassContext, counts: dict[str, int]) -> None:
         erase_unused(graph)
         for node in graph.nodes:
-            if node.op.name == "scan":
-                self._fuse_region(graph, node, context, counts)
+            if node.op.name in ("scan", "if", "while"):
+                self._fuse_regions(graph, node, context, counts)
         sink_broadcasts(graph, context)
         _one_reader_each(graph)
         for group in grow(graph).groups():
@@ -50,21 +50,22 @@ class Fuse:
         erase_unused(graph)
         graph.sort()
 
-    def _fuse_region(self, graph: Graph, node: Node, context: PassContext, counts: dict[str, int]) -> None:
-        body, _ = node["body"].clone()
-        self._run(body, PassContext(context.numerics, backend=context.backend), counts)
+    def _fuse_regions(self, graph: Graph, node: Node, context: PassContext, counts: dict[str, int]) -> None:
+        regions = {k: v.clone()[0] for k, v in node.attributes.items() if isinstance(v, Graph)}
+        for region in regions.values():
+            self._run(region, PassContext(context.numerics, backend=context.backend), counts)
         builder = Builder(graph, before=node, origin=node.origin)
         names = node.results[0].name.split(".")[0]
-        new = builder.emit(node.op, node.operands, name=names, **{**node.attributes, "body": body})
+        new = builder.emit(node.op, node.operands, name=names, **{**node.attributes, **regions})
         for old, value in zip(node.results, new.results, strict=True):
             context.replace(graph, old, value)
         graph.erase(node)
 
 
 def _one_reader_each(graph: Graph) -> None:
-    """Copies views and counters so that each has one reader, which can take it in."""
+    """Copies views, counters and what widens floats so that each has one reader, which can take it in."""
     for node in reversed(graph.nodes):
-        if not (is_view(node) or is_source(node)) or len(node.results) != 1:
+        if not (is_view(node) or is_source(node) or is_widening(node)) or len(node.results) != 1:
             continue
         uses = sorted(node.result.uses, key=lambda u: isinstance(u.user, Node))
         for use in uses[1:]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, Expr, evaluate, free_symbols
 from graphc.lowering.placement import CONTRACTIONS
-from graphc_optimize.fuse_legality import Group, is_fusible, is_view, kind_of
+from graphc_optimize.fuse_legality import Group, is_fusible, is_view, is_widening, kind_of
 
 ASSUMED_DIM = 64
 """The size that a symbolic dim is taken for when bytes are weighed."""
@@ -69,13 +69,13 @@ class Grouping:
 def grow(graph: Graph) -> Grouping:
     """The groups that save most bytes, found greedily.
 
-    Views join their readers first (a view that would cut the sum or the columns of a product joins the other side). Then
-    products take what is computed element by element from their results, in order. Then any two neighbours are joined,
-    the pair with the largest value between them first, until no pair can be.
+    Views, and what widens floats, join their readers first (a view that would cut the sum or the columns of a product
+    joins the other side). Then products take what is computed element by element from their results, in order. Then any
+    two neighbours are joined, the pair with the largest value between them first, until no pair can be.
     """
     grouping = Grouping(graph)
     for node in reversed(graph.nodes):
-        if is_view(node) and not node.result.is_output:
+        if (is_view(node) or is_widening(node)) and not node.result.is_output:
             for user in node.result.users:
                 grouping.join(node, user)
     for node in graph.nodes:

@@ -40,6 +40,16 @@ def is_view(node: Node) -> bool:
     return node.op.name in MOVES or node.op.name == "pad"
 
 
+def is_widening(node: Node) -> bool:
+    """Whether the node reads narrower floats: free for a reader to do, while its result would take more memory."""
+    return (
+        node.op.name == "cast"
+        and node.operands[0].type.dtype.is_float
+        and node.result.type.dtype.is_float
+        and node.operands[0].type.dtype.bytes < node.result.type.dtype.bytes
+    )
+
+
 def is_literal(node: Node) -> bool:
     """Whether the node is a constant that is part of the code wherever it stands."""
     return node.op.name == "constant" and node["value"].is_literal

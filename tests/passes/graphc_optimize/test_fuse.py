@@ -201,6 +201,25 @@ def test_a_value_read_elsewhere_is_a_second_result(run_passes) -> None:
     assert fused == [("loop", ["exp", "neg"]), ("loop", ["dot"])]
 
 
+def test_what_is_stored_narrow_is_widened_by_each_reader(run_passes) -> None:
+    fused = fuse(
+        run_passes,
+        """
+        graph @g(%x: f32[n,8], %w: bf16[8,8]) {
+          %e: f32[n,8] = exp(%x)
+          %narrow: bf16[n,8] = cast(%e) {dtype=bf16}
+          %y: f32[n,8] = dot(%narrow, %w) {lhs_contract=[1], rhs_contract=[0], wide=true}
+          %wide: f32[n,8] = cast(%narrow) {dtype=f32}
+          %sum: f32[n,8] = add(%y, %wide)
+          %row: f32[n] = reduce_sum(%wide) {axes=[1]}
+          return %sum, %row
+        }
+        """,
+        n=3,
+    )
+    assert fused == [("loop", ["exp", "cast"]), ("loop", ["dot", "cast", "add"]), ("loop", ["cast", "reduce_sum"])]
+
+
 def test_no_cycle_between_kernels(run_passes) -> None:
     """exp and div can't be one kernel: the sum between them is across rows."""
     fused = fuse(
