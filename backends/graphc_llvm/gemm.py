@@ -231,12 +231,47 @@ class _Gemm:
                 with part:
                     self.emit_rows(remainder, a_base, b_base, row, here, taps, depth, first)
         else:
-            self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first, clamp=b.sub(stop, i64(1)))
+            with b.if_else(b.icmp_signed(">=", left, i64(full_height))) as (full, part):
+                with full:
+                    self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first)
+                with part:
+                    self.emit_remainder(a_base, b_base, row, stop, here, taps, depth, first)
         if last is True:
             self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.columns)
         elif last is not False:
             with b.if_then(last):
                 self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.columns)
+
+    def emit_remainder(
+        self,
+        a_base: ir.Value,
+        b_base: ir.Value,
+        row: ir.Value,
+        stop: ir.Value,
+        tile: ir.Value,
+        taps: tuple[ir.Value, ir.Value],
+        depth: tuple[ir.Value, ir.Value],
+        first: ir.Value | bool,
+    ) -> None:
+        """What is left of a number of rows that isn't known: a tile of a third, of two thirds or of all of the height.
+
+        A third is still enough sums at a time for the arithmetic, so few rows are computed in vain.
+        """
+        b, c = self.b, self.c
+        left, clamp = b.sub(stop, row), b.sub(stop, i64(1))
+        low, high = (-(-c.tile_rows * n // 3) for n in (1, 2))
+
+        def rows(height: int) -> None:
+            self.emit_rows(height, a_base, b_base, row, tile, taps, depth, first, clamp)
+
+        with b.if_else(b.icmp_signed("<=", left, i64(low))) as (is_low, more):
+            with is_low:
+                rows(low)
+            with more, b.if_else(b.icmp_signed("<=", left, i64(high))) as (is_high, most):
+                with is_high:
+                    rows(high)
+                with most:
+                    rows(c.tile_rows)
 
     def emit_rows(
         self,

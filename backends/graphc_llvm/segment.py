@@ -35,6 +35,9 @@ KEPT_SHAPES = 1024
 SHORT_RUN = 50e-6
 """Estimated seconds below which a run keeps the GIL: handing it over and back would cost a good part of the run."""
 
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of a call's inputs."""
+
 
 @dataclass(frozen=True)
 class Code:
@@ -65,6 +68,7 @@ class Runner:
         self.addresses = [self.library.address(s) for s in symbols] if self.library else []
         self._lock = threading.Lock()
         self._made: dict[tuple[tuple[str, int], ...], tuple[Instance, Entry]] = {}
+        self._by_shapes: dict[Shapes, tuple[Instance, Entry]] = {}
         self.outputs = [(t.dtype.numpy, t.dtype.name == "bf16") for t in code.program.outputs]
         self.in_place = {o: i for i, o in code.program.in_place}
         self.dynamic = not all(t.is_static for t in (*code.program.inputs, *code.program.outputs))
@@ -82,7 +86,8 @@ class Runner:
     def _instance(self, key: tuple[tuple[str, int], ...], dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         if key not in self._made:
             while len(self._made) >= KEPT_INSTANCES:
-                del self._made[next(iter(self._made))]
+                gone = self._made.pop(next(iter(self._made)))
+                self._by_shapes = {shapes: kept for shapes, kept in self._by_shapes.items() if kept is not gone}
             made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [
@@ -96,36 +101,44 @@ class Runner:
         return found
 
     def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
-        """`run` of a static program on arrays that fit as they are; None where one of them doesn't, and nothing ran.
+        """`run` on arrays that fit as they are; None where one of them doesn't, or the dims are new: then nothing ran.
 
         The native entry checks the arrays, so Python does next to nothing: what counts for programs of microseconds.
+        Where dims are dynamic, shapes that `run` has met before lead to their instance.
         There is none for bf16, which the buffer protocol doesn't know, for bool, whose bytes are checked first, and where
         inputs are written over.
         """
         types = (*self.program.inputs, *self.program.outputs)
-        if self.static is None or self.in_place or any(t.dtype.name in ("bf16", "bool") for t in types):
+        if self.in_place or any(t.dtype.name in ("bf16", "bool") for t in types):
             return None
-        instance, entry = self.static
-        call, take, give, empty, ndarray = entry.call, instance.take_frame, instance.give_frame, np.empty, np.ndarray
-        made = [(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
+        empty, ndarray, dtypes, static = np.empty, np.ndarray, [dtype for dtype, _ in self.outputs], self.static
 
         def run(inputs: tuple[Any, ...]) -> tuple[np.ndarray, ...] | None:
             for x in inputs:
                 if type(x) is not ndarray or not x.flags.aligned:
                     return None
-            frame = take()
-            outputs = tuple([empty(shape, dtype) for shape, dtype in made])
-            status = call(frame.context.address, inputs, outputs)
+            found = static or self._by_shapes.get(tuple([x.shape for x in inputs]))
+            if found is None:
+                return None
+            instance, entry = found
+            frame = instance.take_frame()
+            outputs = tuple(map(empty, instance.shapes, dtypes))
+            status = entry.call(frame.context.address, inputs, outputs)
             if status > 0:
                 self.fail(status, frame)
-            give(frame)
+            instance.give_frame(frame)
             return None if status < 0 else outputs
 
         return run
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> tuple[np.ndarray, ...]:
         """The outputs, in fresh memory or in that of inputs. Raises NumericError where a kernel reports a status."""
-        instance, entry = self.static if self.static is not None else self.instance(dims or {})
+        instance, entry = found = self.static if self.static is not None else self.instance(dims or {})
+        if self.dynamic:
+            with self._lock:
+                if len(self._by_shapes) >= KEPT_SHAPES:
+                    self._by_shapes = {}
+                self._by_shapes[tuple([x.shape for x in inputs])] = found
         frame = instance.take_frame()
         try:
             outputs = tuple(
@@ -208,7 +221,7 @@ class LlvmSegment:
     weights: Sequence[TensorData]
     threads: int
     runner: Runner = field(init=False)
-    _bound: dict[tuple[tuple[int, ...], ...], dict[str, int]] = field(init=False, default_factory=dict)
+    _bound: dict[Shapes, dict[str, int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         given = [self.weights[w] if isinstance(w, int) else w for w in self.compiled.weights]
@@ -229,7 +242,7 @@ class LlvmSegment:
 
     @functools.cached_property
     def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
-        return None if self.graph.guards else self.runner.direct()
+        return None if self.graph.guards and not self.runner.dynamic else self.runner.direct()
 
     def run(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         return self.runner.run(inputs, self._dims(inputs))

@@ -100,6 +100,19 @@ def test_more_sizes_than_plans_are_kept_for() -> None:
     assert len(executable._segment.runner._made) == KEPT_INSTANCES  # type: ignore[attr-defined]
 
 
+def test_shapes_that_were_met_before_take_the_short_way() -> None:
+    executable = parsed("graph @g(%x: f32[n,4]) {\n  %y: f32[n,4] = exp(%x)\n  return %y\n}")
+    quick = executable.segment.direct
+    assert quick is not None
+    for n in (*range(1, KEPT_INSTANCES + 4), 1, 2):  # as many as drive the first plans out
+        x = np.full((n, 4), n % 5, np.float32)
+        executable(x)
+        (y,) = quick((x,)) or ()
+        np.testing.assert_allclose(y, np.exp(x), rtol=1e-6)
+    assert quick((np.ones((100, 4), np.float32),)) is None
+    assert quick((np.ones((2, 4)),)) is None
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_calls_from_many_threads_at_many_sizes(threads: int) -> None:
     executable = parsed(SOFTMAX, threads=threads)
