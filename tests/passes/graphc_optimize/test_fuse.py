@@ -217,7 +217,7 @@ def test_what_is_stored_narrow_is_widened_by_each_reader(run_passes) -> None:
         """,
         n=3,
     )
-    assert fused == [("loop", ["exp", "cast"]), ("loop", ["dot", "cast", "add"]), ("loop", ["cast", "reduce_sum"])]
+    assert fused == [("tile", ["exp", "cast", "cast", "reduce_sum"]), ("loop", ["dot", "cast", "add"])]
 
 
 def test_no_cycle_between_kernels(run_passes) -> None:
