@@ -104,7 +104,7 @@ class _Importer:
         proto = self.model.proto.graph
         names: dict[str, Item | None] = {}
         scope = Scope(names, self.model.opsets)
-        self.initializers(proto, scope)
+        self.initializers(proto, scope, self.model.stored)
         self.inputs(proto, names, symbols, constants)
         self.nodes(proto.node, scope)
         if self.unsupported:
@@ -120,10 +120,11 @@ class _Importer:
 
     # What a graph begins and ends with
 
-    def initializers(self, proto: GraphProto, scope: Scope) -> None:
-        for tensor in proto.initializer:
+    def initializers(self, proto: GraphProto, scope: Scope, stored: Mapping[int, np.ndarray] | None = None) -> None:
+        for i, tensor in enumerate(proto.initializer):
             try:
-                scope.names[tensor.name] = Tensor.of(self.array(tensor, f"initializer {tensor.name!r}"), tensor.name)
+                array = self.array(tensor, f"initializer {tensor.name!r}", (stored or {}).get(i))
+                scope.names[tensor.name] = Tensor.of(array, tensor.name)
             except Refused as e:
                 scope.names[tensor.name] = None
                 self.unsupported.append(Unsupported("initializer", tensor.name, e.reason))
@@ -131,10 +132,10 @@ class _Importer:
             scope.names[sparse.values.name] = None
             self.unsupported.append(Unsupported("initializer", sparse.values.name, "sparse tensors aren't supported"))
 
-    def array(self, tensor: TensorProto, layer: str) -> np.ndarray:
+    def array(self, tensor: TensorProto, layer: str, stored: np.ndarray | None = None) -> np.ndarray:
         if tensor.data_type not in ONNX_DTYPES and (tensor.data_type in STORAGE or tensor.data_type in _FOREIGN):
             raise Refused(f"the element type {type_name(tensor.data_type)} isn't supported")
-        return tensor_to_numpy(tensor, self.model.base_dir, layer=layer)
+        return tensor_to_numpy(tensor, self.model.base_dir, layer=layer, stored=stored)
 
     def inputs(
         self, proto: GraphProto, names: dict[str, Item | None], symbols: Symbols, constants: Mapping[str, np.ndarray]

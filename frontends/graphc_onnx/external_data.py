@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from graphc.errors import ModelError
+from graphc.ir.mapped import map_file
 
 
 def map_external(tensor: TensorProto, size: int, base_dir: Path | None, layer: str) -> NDArray[np.uint8]:
@@ -41,9 +42,7 @@ def map_external(tensor: TensorProto, size: int, base_dir: Path | None, layer: s
                     expected=f"{offset + size}: {size} bytes from byte {offset} on",
                     hint="is the file complete?",
                 )
-            if size == 0:
-                return np.empty(0, np.uint8)
-            return np.asarray(np.memmap(file, np.uint8, "r", offset, (size,)))
+            return map_file(file.fileno())[offset : offset + size]
     except OSError as error:
         raise ModelError("external data can't be read", layer=layer, seen=error) from error
 

@@ -14,12 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import onnx
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx import FunctionProto, ModelProto, OperatorSetIdProto
 
 from graphc.errors import ModelError
+from graphc.ir.mapped import map_file
+from graphc_onnx.in_place import without_large_tensors
 from graphc_onnx.structure import FunctionKey, check_functions, check_model_graph, function_key
 
 OLDEST_OPSET = 7
@@ -32,13 +35,14 @@ class OnnxModel:
     """A model whose names, types of inputs, order and functions are sound; its nodes aren't checked yet.
 
     `opsets` maps each imported domain to its version; ONNX's own domain is "". `base_dir` is where external data lies,
-    None where the model didn't come from a file.
+    None where the model didn't come from a file. `stored` has the bytes of initializers that were left in the file, by index.
     """
 
     proto: ModelProto
     opsets: Mapping[str, int]
     functions: Mapping[FunctionKey, FunctionProto]
     base_dir: Path | None
+    stored: Mapping[int, np.ndarray]
 
 
 def read_model(source: str | os.PathLike[str] | bytes | ModelProto, *, base_dir: Path | None = None) -> OnnxModel:
@@ -46,13 +50,15 @@ def read_model(source: str | os.PathLike[str] | bytes | ModelProto, *, base_dir:
 
     `base_dir` is the folder of external data where `source` isn't a file.
     """
+    stored: Mapping[int, np.ndarray] = {}
     if isinstance(source, ModelProto):
         proto = source
     elif isinstance(source, (bytes, bytearray, memoryview)):
         proto = _parse(bytes(source), "the byte string")
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        proto = _parse(_read_file(path), f"the file {path}")
+        message, stored = without_large_tensors(_map_file(path))
+        proto = _parse(message, f"the file {path}")
         base_dir = path.parent
     else:
         raise ModelError(
@@ -79,7 +85,7 @@ def read_model(source: str | os.PathLike[str] | bytes | ModelProto, *, base_dir:
         functions[key] = function
     check_functions(functions, proto.graph)
     check_model_graph(proto.graph)
-    return OnnxModel(proto, MappingProxyType(opsets), MappingProxyType(functions), base_dir)
+    return OnnxModel(proto, MappingProxyType(opsets), MappingProxyType(functions), base_dir, stored)
 
 
 def read_opsets(imports: Iterable[OperatorSetIdProto], whose: str) -> dict[str, int]:
@@ -119,9 +125,9 @@ def _domain_versions() -> dict[str, tuple[int, int]]:
     return versions | {"": (OLDEST_OPSET, onnx.defs.onnx_opset_version())}
 
 
-def _read_file(path: Path) -> bytes:
+def _map_file(path: Path) -> np.ndarray:
     try:
-        # Opened without waiting, so that a pipe under the model's name can't block; only a regular file is then read.
+        # Opened without waiting, so that a pipe under the model's name can't block; only a regular file is then mapped.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -133,7 +139,7 @@ def _read_file(path: Path) -> bytes:
                     expected=f"at most {LARGEST_FILE}",
                     hint="save the model with external data",
                 )
-            return file.read(LARGEST_FILE)
+            return map_file(file.fileno())
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelError(f"{str(path)!r} can't be read", seen=error) from error
 

@@ -79,10 +79,17 @@ def storage_of(data_type: int, layer: str) -> Storage:
     return storage
 
 
-def tensor_to_numpy(tensor: TensorProto, base_dir: Path | None = None, *, layer: str | None = None) -> NDArray[Any]:
+def tensor_to_numpy(
+    tensor: TensorProto,
+    base_dir: Path | None = None,
+    *,
+    layer: str | None = None,
+    stored: NDArray[np.uint8] | None = None,
+) -> NDArray[Any]:
     """The tensor's values, read-only where its bytes are used as they are; ModelError if data and dims don't agree.
 
-    `base_dir` is the folder of external data, which is mapped and not copied; `layer` is how errors call the tensor.
+    `base_dir` is the folder of external data, which is mapped and not copied; `layer` is how errors call the tensor;
+    `stored` has its bytes where they aren't in the message.
     """
     layer = layer or f"tensor {tensor.name!r}"
     storage = storage_of(tensor.data_type, layer)
@@ -105,7 +112,7 @@ def tensor_to_numpy(tensor: TensorProto, base_dir: Path | None = None, *, layer:
             seen=source,
             expected=f"{storage.field} or raw_data",
         )
-    data = tensor.raw_data
+    data = np.frombuffer(tensor.raw_data, np.uint8) if stored is None else stored
     if len(data) != size:
         raise ModelError(
             "a tensor's data doesn't fill its dims",
@@ -114,7 +121,7 @@ def tensor_to_numpy(tensor: TensorProto, base_dir: Path | None = None, *, layer:
             expected=f"{size} bytes for {type_name(tensor.data_type)}{list(dims)}",
             hint="is the file complete?",
         )
-    return _from_bytes(np.frombuffer(data, np.uint8), storage, dims)
+    return _from_bytes(data, storage, dims)
 
 
 def _where(tensor: TensorProto, layer: str) -> str:
