@@ -30,6 +30,7 @@ PIPELINE = (
     "decompose",
     "simplify-algebra",
     "channels-last",
+    "convolution-gradients",
     "canonicalize",
     "fold-constants",
     "cse",
