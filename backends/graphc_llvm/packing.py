@@ -9,7 +9,8 @@ width]. So the graph stays one that prints, verifies and interprets, and no oper
 
 Weights of bf16 are packed in pairs of terms, [panel][k // 2][lane][k % 2], where the target multiplies pairs.
 
-A runtime operand whose columns aren't contiguous is transposed so that they are.
+A convolution's weights that aren't constant, as in training, are packed at each call where many rows read them. A
+product's runtime operand whose columns aren't contiguous is transposed so that they are.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from typing import Any
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, ceildiv, floordiv, product
+from graphc.ir.symbolic import Dim, bounds, ceildiv, floordiv, product
 from graphc.ir.types import DType, bf16
 from graphc.ops.by_decomposition import wide
 from graphc.ops.contraction import free_axes
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc_llvm.contraction import panel_widths
 from graphc_llvm.target import Target
+
+
+REUSES = 64
+"""Readings of an element in one product, from which on it pays to pack an operand that isn't known before the call."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Pack:
                 transposed += transpose_columns(graph, node, context)
             elif node.op.name == "scan":
                 packed += self.pack_scan(graph, node, context)
-            elif node.op.name == "conv" and node.operands[1] in constant:
+            elif node.op.name == "conv" and (node.operands[1] in constant or _is_reused(node)):
                 packed += self.pack_conv(graph, node, context)
         return PassResult(bool(packed or transposed), {"packed": packed, "transposed": transposed})
 
@@ -182,6 +187,12 @@ class Panels:
             return joined
         rank = len(self.shape)
         return b.op("slice", joined, starts=(0,) * rank, limits=self.shape, strides=(1,) * rank)
+
+
+def _is_reused(node: Node) -> bool:
+    """Whether a convolution reads its weights so often that packing them at each call is nothing beside it."""
+    rows = product(node.result.type.shape[:-1])
+    return (bounds(rows)[0] or 0) >= REUSES and node.operands[1].type.is_static
 
 
 def _rhs_axes(node: Node) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

@@ -70,7 +70,7 @@ class _Step:
 
         outputs = self.forward(data)
         loss, objective = self.objective(outputs, targets)
-        metrics = [self.scalar(f"metric {n}", m(self.at(n), outputs, targets)) for n, m in self.recipe.metrics.items()]
+        metrics = [m(self.at(n), outputs, targets) for n, m in self.recipe.metrics.items()]
         found = self.backward(objective)
         if self.update:
             self.follow(found, dict(zip(map(id, optimizers), rates, strict=True)))
@@ -90,7 +90,7 @@ class _Step:
     def forward(self, data: Sequence[Value]) -> list[Value]:
         """Copies the model's nodes; its outputs. The state's new values and the next key are noted."""
         t = self.trainable
-        given = [*data, *(self.old["parameter", n] for n in t.parameters), *(self.old["state", n] for n in t.state)]
+        given = [*data, *map(self.shown, t.parameters), *(self.old["state", n] for n in t.state)]
         if t.random:
             key = self.old["key", ""]
             given.append(key)
@@ -104,13 +104,19 @@ class _Step:
             self.new["state", name] = mapping[value]
         return [mapping[v] for v in t.outputs]
 
+    def shown(self, name: str) -> Value:
+        """A parameter in the order of its axes that the model knows."""
+        (entry,) = (e for e in self.entries if (e.kind, e.name) == ("parameter", name))
+        stored = self.old["parameter", name]
+        return self.at(name).transpose(stored, entry.to_user) if entry.order else stored
+
     def objective(self, outputs: Sequence[Value], targets: Sequence[Value]) -> tuple[Value, Value]:
         """The loss, and what is differentiated: the loss with penalties, scaled."""
         recipe, b = self.recipe, self.at("loss")
         loss = recipe.loss(b, outputs, targets) if recipe.loss is not None else outputs[0]
         objective = self.scalar("the loss", loss)
         if recipe.penalty is not None:
-            trained = {n: self.old["parameter", n] for n in self.optimizers}
+            trained = {n: self.shown(n) for n in self.optimizers}
             objective = add(b, objective, b.cast(recipe.penalty(b, trained), objective.type.dtype))
         scale = self.scale(b, objective)
         return loss, objective if scale is None else mul(b, objective, scale)

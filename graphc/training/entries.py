@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from graphc.errors import GraphcError
+from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType, dtype_of
 from graphc.training.optimizers.optimizer import Optimizer, Slot
 from graphc.training.recipe import Recipe
@@ -21,15 +22,30 @@ class Entry:
 
     kinds: "parameter", "state", "average" (of a parameter), "sum" (of gradients), "slot.NAME" (of the optimizer), and those of
     the step itself: "key" (seed, step), "steps" (updates made), "scale" (of the loss), "finite" (updates since it changed).
+    order: stored axis i is axis order[i] of the user's array; () where it is stored as it is. `initial` is as stored.
     """
 
     kind: str
     name: str
     initial: np.ndarray
+    order: tuple[int, ...] = ()
 
     @property
     def type(self) -> TensorType:
         return TensorType(dtype_of(self.initial), self.initial.shape)
+
+    @property
+    def to_user(self) -> tuple[int, ...]:
+        """User's axis i is stored axis to_user[i]."""
+        return tuple(sorted(range(len(self.order)), key=self.order.__getitem__))
+
+    def stored(self, array: np.ndarray) -> np.ndarray:
+        """The user's array, as it is stored: a view."""
+        return array.transpose(self.order) if self.order else array
+
+    def shown(self, stored: np.ndarray) -> np.ndarray:
+        """A stored array, as the user knows it: a view."""
+        return stored.transpose(self.to_user) if self.order else stored
 
     @property
     def label(self) -> str:
@@ -40,17 +56,21 @@ class Entry:
 def entries_of(trainable: Trainable, recipe: Recipe, seed: int) -> list[Entry]:
     """Every entry of a step; slots, averages and sums of trained parameters alone."""
     chosen = optimizers_of(trainable.parameters, recipe)
-    entries = [Entry("parameter", n, a) for n, a in trainable.parameters.items()]
+    inputs = dict(zip(trainable.parameters, trainable.parameter_inputs, strict=True))
+    orders = {n: _stored_order(inputs[n]) for n in trainable.parameters}
+    values = {n: a.transpose(orders[n]) if orders[n] else a for n, a in trainable.parameters.items()}
+    entries = [Entry("parameter", n, a, orders[n]) for n, a in values.items()]
     entries += [Entry("state", n, a) for n, a in trainable.state.items()]
     for name, optimizer in chosen.items():
-        value = trainable.parameters[name]
-        slots = optimizer.slots(TensorType(dtype_of(value), value.shape))
-        entries += [Entry(f"slot.{slot}", name, _first(declared, value)) for slot, declared in slots.items()]
-    trained = [(n, trainable.parameters[n]) for n in chosen]
+        slots = optimizer.slots(TensorType(dtype_of(values[name]), values[name].shape))
+        for slot, declared in slots.items():
+            first = _first(declared, values[name])
+            order = orders[name] if first.shape == values[name].shape else ()
+            entries.append(Entry(f"slot.{slot}", name, first, order))
     if recipe.average is not None:
-        entries += [Entry("average", n, a) for n, a in trained]
+        entries += [Entry("average", n, values[n], orders[n]) for n in chosen]
     if recipe.accumulate > 1:
-        entries += [Entry("sum", n, np.zeros_like(a)) for n, a in trained]
+        entries += [Entry("sum", n, np.zeros_like(values[n]), orders[n]) for n in chosen]
     entries.append(Entry("steps", "", np.array(0, np.int64)))
     if trainable.random:
         entries.append(Entry("key", "", np.array([seed, 0], np.int64)))
@@ -73,6 +93,20 @@ def optimizers_of(parameters: Mapping[str, np.ndarray], recipe: Recipe) -> dict[
     if not chosen:
         raise GraphcError("there is nothing to train: the model has no float parameters, or all are frozen")
     return chosen
+
+
+def _stored_order(parameter: Value) -> tuple[int, ...]:
+    """Kernels (O, I, *window) of convolutions are stored as (*window, I, O), in which their gradients are computed.
+
+    So an update reads and writes everything in one order, and nothing is transposed at each step.
+    """
+    uses = parameter.uses
+    convolutions = [u for u in uses if isinstance(u.user, Node) and u.user.op.name in ("conv", "conv_input_grad")]
+    if not uses or len(convolutions) < len(uses):
+        return ()
+    if any(u.index != 1 or u.user.attributes["kernel_layout"] != "oi" for u in convolutions):  # type: ignore[union-attr]
+        return ()
+    return (*range(2, parameter.type.rank), 1, 0)
 
 
 def _first(slot: Slot, parameter: np.ndarray) -> np.ndarray:

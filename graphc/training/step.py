@@ -15,6 +15,7 @@ from graphc.artifact import write_whole
 from graphc.errors import ArtifactError, GraphcError
 from graphc.executable import Executable
 from graphc.host import aligned
+from graphc.interpreter import Watch, interpret
 from graphc.ir.graph import Graph
 from graphc.training.build import StepGraph
 from graphc.training.entries import Entry
@@ -51,23 +52,26 @@ class TrainingStep:
         first, _ = programs[0]
         count = len(first.graph.inputs) - len(first.reads) - len(recipe.optimizers)
         self._expected = [Expected(v.name, v.type) for v in first.graph.inputs[:count]]
-        self.metrics: Mapping[str, float] = {}
+        self.metrics: Mapping[str, Any] = {}
+        """Of the last batch: a number where a metric has rank 0, else an array."""
         self.rate_factor = 1.0
         """By what the learning rates are multiplied from now on: what schedules that look at the loss change."""
 
     def __call__(self, *batch: Any) -> np.ndarray:
         updates = (self._batches + 1) % self._recipe.accumulate == 0
         step, executable = self._programs[0 if updates else 1]
-        arrays, _ = as_arrays(batch, self._expected)
-        if updates:
-            taken = self.steps
-            arrays += [np.array(rate_at(o.rate, taken) * self.rate_factor) for o in self._recipe.optimizers]
+        arrays = self._inputs(batch, updates)
         outputs = executable.segment.run([*arrays, *(self._values[i] for i in step.reads)])
         self._batches += 1
         for i, value in zip(step.writes, outputs[len(outputs) - len(step.writes) :], strict=True):
             self._values[i] = value
-        self.metrics = dict(zip(self._recipe.metrics, map(float, outputs[1:]), strict=False))
+        self.metrics = {n: y if y.ndim else y.item() for n, y in zip(self._recipe.metrics, outputs[1:], strict=False)}
         return outputs[0]
+
+    def _inputs(self, batch: Sequence[Any], updates: bool) -> list[np.ndarray]:
+        """The batch and, for an update, the learning rates."""
+        arrays, _ = as_arrays(batch, self._expected)
+        return arrays + [np.array(rate) for rate in self.rates] if updates else arrays
 
     # What is kept
 
@@ -105,13 +109,13 @@ class TrainingStep:
         found = {}
         for entry, value in zip(self._entries, self._values, strict=True):
             if entry.kind == kind:
-                found[entry.name] = value.view()
+                found[entry.name] = entry.shown(value.view())
                 found[entry.name].flags.writeable = False
         return MappingProxyType(found)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """A copy of everything that is kept, by label: what `restore` takes."""
-        kept = {e.label: v.copy() for e, v in zip(self._entries, self._values, strict=True)}
+        kept = {e.label: np.array(e.shown(v), order="C") for e, v in zip(self._entries, self._values, strict=True)}
         kept["batches"] = np.array(self._batches, np.int64)
         kept["rate_factor"] = np.array(self.rate_factor)
         return kept
@@ -123,10 +127,11 @@ class TrainingStep:
             different = sorted(set(kept) ^ expected)
             raise ArtifactError("the checkpoint is of another model or optimizer", seen=", ".join(different[:8]))
         for e in self._entries:
-            if kept[e.label].shape != e.initial.shape or kept[e.label].dtype != e.initial.dtype:
-                seen = f"{kept[e.label].dtype}{list(kept[e.label].shape)}"
-                raise ArtifactError("the checkpoint is of another model", layer=e.label, seen=seen, expected=e.type)
-        self._values = [_own(kept[e.label]) for e in self._entries]
+            value, own = kept[e.label], e.shown(e.initial)
+            if value.shape != own.shape or value.dtype != own.dtype:
+                seen, wanted = (f"{a.dtype}{list(a.shape)}" for a in (value, own))
+                raise ArtifactError("the checkpoint is of another model", layer=e.label, seen=seen, expected=wanted)
+        self._values = [_own(e.stored(kept[e.label])) for e in self._entries]
         self._batches, self.rate_factor = int(kept["batches"]), float(kept["rate_factor"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -171,6 +176,16 @@ class TrainingStep:
     def write_back(self) -> None:
         """Puts the trained values into the model that was compiled. Raises GraphcError where its kind can't take them."""
         self._trainable.write_back({**self.parameters, **self.state})
+
+    def interpret(self, *batch: Any, watch: Watch | None = None) -> list[np.ndarray]:
+        """What the next call would return and write, by the operators' references; nothing is changed.
+
+        `watch` sees every value of the graph with its array, in order: where a NaN comes from, for instance.
+        """
+        updates = (self._batches + 1) % self._recipe.accumulate == 0
+        step, _ = self._programs[0 if updates else 1]
+        inputs = self._inputs(batch, updates)
+        return interpret(step.graph, [*inputs, *(self._values[i] for i in step.reads)], watch=watch)
 
     # What it is
 

@@ -41,7 +41,7 @@ class ChannelsLast:
         before = sum(n.op.name == "transpose" for n in graph.nodes)
         _Rewriter(graph, context, {n: rules[n] for n in chosen}).run()
         after = sum(n.op.name == "transpose" for n in graph.nodes)
-        kinds = Counter("convolutions" if "last" in rules[n].results else "others" for n in chosen)
+        kinds = Counter("convolutions" if _is_convolution(rules[n]) else "others" for n in chosen)
         return PassResult(bool(chosen), {**dict(kinds), "transposes": after - before})
 
 
@@ -49,7 +49,7 @@ def _region(graph: Graph) -> dict[Node, Rule]:
     """Nodes that may change layout, and are connected with a convolution through others that may."""
     rules = {node: rule for node in graph.nodes if (rule := rule_of(node)) is not None}
     reached: set[Node] = set()
-    stack = [node for node, rule in rules.items() if "last" in rule.results]
+    stack = [node for node, rule in rules.items() if _is_convolution(rule)]
     while stack:
         node = stack.pop()
         if node in reached:
@@ -66,6 +66,11 @@ def _region(graph: Graph) -> dict[Node, Rule]:
                 near.extend(twin.result.users)
             stack.extend(n for n in near if n in rules)
     return {node: rule for node, rule in rules.items() if node in reached}
+
+
+def _is_convolution(rule: Rule) -> bool:
+    """Whether the node runs with channels last in any case."""
+    return "last" in (*rule.operands, *rule.results)
 
 
 def _is_to_last(node: Node) -> bool:
@@ -91,7 +96,7 @@ def _cut(graph: Graph, rules: dict[Node, Rule]) -> list[Node]:
     network = nx.DiGraph()
     network.add_node(SINK)
     for node, rule in rules.items():
-        if "last" in rule.results:
+        if _is_convolution(rule):
             network.add_edge(SOURCE, node)  # without a capacity: never cut
         else:
             network.add_edge(SOURCE, node, capacity=1)  # among equals, last: convolutions can fuse with it

@@ -92,6 +92,18 @@ def _emit_convolution(b: Builder, node: Node, operands: Sequence[Value]) -> Sequ
     return _emit(b, node, (x, w), layout="channels_last", kernel_layout="io")
 
 
+def _weight_grad(node: Node) -> Rule | None:
+    if node["layout"] != "channels_first":
+        return None
+    return Rule(("last", "last"), ("first",), _emit_weight_grad)
+
+
+def _emit_weight_grad(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value]:
+    (dw,) = _emit(b, node, operands, layout="channels_last", kernel_layout="io")
+    rank = dw.type.rank
+    return (dw if node["kernel_layout"] == "io" else b.transpose(dw, (rank - 1, rank - 2, *range(rank - 2))),)
+
+
 # Operators with an axis, or an entry for each
 
 
@@ -178,6 +190,7 @@ def _emit_broadcast(b: Builder, node: Node, operands: Sequence[Value]) -> Sequen
 _RULES: dict[str, Callable[[Node], Rule | None]] = {
     "conv": _convolution,
     "conv_input_grad": _convolution,
+    "conv_weight_grad": _weight_grad,
     "batch_norm": _with_axis,
     "softmax": _with_axis,
     "log_softmax": _with_axis,
