@@ -17,8 +17,9 @@ from graphc.errors import NumericError, ShapeError
 from graphc.host import aligned, kernel_times, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
+from graphc.ir.mapped import is_mapped
 from graphc.ir.tensor_data import TensorData
-from graphc.lowering.program import KernelStep, LoopStep, Program
+from graphc.lowering.program import CopyStep, KernelStep, LoopStep, Program, Step
 from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
 from graphc_llvm.instance import Frame, Instance
@@ -192,7 +193,8 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def _as_bytes_view(array: np.ndarray) -> np.ndarray:
-    if array.ctypes.data % 64 == 0:
+    """The array in aligned memory, where kernels may read at any time: a mapped file may change, or take long to read."""
+    if array.ctypes.data % 64 == 0 and not is_mapped(array):
         return array
     copy = aligned(array.nbytes)
     copy[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -225,11 +227,8 @@ class LlvmSegment:
 
     def __post_init__(self) -> None:
         given = [self.weights[w] if isinstance(w, int) else w for w in self.compiled.weights]
-        prepare = Runner(self.compiled.prepare, (), self.threads, self.weights)
-        arrays = [np.require(w.array, requirements="C") for w in given]
-        prepared = _run_aligned(prepare, arrays)
+        prepared = _prepared(Runner(self.compiled.prepare, (), self.threads, self.weights), given)
         self.runner = Runner(self.compiled.main, prepared, self.threads, self.weights)
-        self._kept = (given, prepared)
 
     @property
     def stages(self) -> Mapping[str, str]:
@@ -268,12 +267,38 @@ class LlvmSegment:
         return dims
 
 
-def _run_aligned(runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A static program's outputs, each in 64-byte aligned memory."""
-    instance, entry = runner.instance({})
+def _prepared(runner: Runner, weights: Sequence[TensorData]) -> list[np.ndarray]:
+    """What a static program makes of weights, each in 64-byte aligned memory.
+
+    It runs step by step, and weights of a mapped file leave memory after the last step that reads them: so set-up takes
+    little more than what it makes.
+    """
+    program, (instance, _) = runner.program, runner.instance({})
     outputs = []
-    for shape, type in zip(instance.shapes, runner.program.outputs, strict=True):
+    for shape, type in zip(instance.shapes, program.outputs, strict=True):
         size = int(np.prod(shape, dtype=np.int64)) * type.dtype.bytes
         outputs.append(aligned(size)[:size].view(type.dtype.numpy).reshape(shape))
-    runner.call(entry, instance.new_frame(), inputs, outputs)
+    frame = instance.new_frame()
+    arrays = [w.array for w in weights]
+    for i, array in enumerate((*arrays, *outputs)):
+        frame.context.bases[i] = array.ctypes.data
+    last_read = {base: i for i, step in enumerate(program.steps) for base in _bases_read(step)}
+    run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(runtime().library.address("run_program"))
+    for i, record in enumerate(instance.table[: len(program.steps)]):
+        frame.context.structure.steps, frame.context.structure.step_count = ctypes.addressof(record), 1
+        status = run(frame.context.address)
+        if status:
+            frame.context.structure.error_step = i
+            runner.fail(status, frame)
+        for base in [b for b, last in last_read.items() if last == i and b < len(weights)]:
+            weights[base].release()
     return outputs
+
+
+def _bases_read(step: Step) -> set[int]:
+    """The bases that a step reads at, or writes to."""
+    if isinstance(step, CopyStep):
+        return {step.source.base}
+    if isinstance(step, KernelStep):
+        return {place.base for place in step.operands}
+    return {s.source.base for s in step.slices}.union(*map(_bases_read, (*step.steps, *step.carries)))

@@ -26,15 +26,27 @@ def map_file(file: int) -> np.ndarray:
     return np.frombuffer(_File(file, status.st_size, access=mmap.ACCESS_READ), np.uint8)
 
 
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether the array lies in a file that this module has mapped."""
+    return _mapping(array) is not None
+
+
 def release(array: np.ndarray) -> None:
     """Gives back the memory that a part of a mapped file takes until it is read again; other arrays are left alone."""
-    base: object = array
-    whole = array
-    while isinstance(base, np.ndarray):
-        whole, base = base, base.base
-    file = base.obj if isinstance(base, memoryview) else base
-    if isinstance(file, _File) and array.flags.c_contiguous:
+    found = _mapping(array)
+    if found is not None and array.flags.c_contiguous:
+        file, whole = found
         start = array.ctypes.data - whole.ctypes.data
         first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if first < end:
             file.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _mapping(array: np.ndarray) -> tuple[_File, np.ndarray] | None:
+    """The mapping that an array lies in, and the array of all of it."""
+    whole: np.ndarray = array
+    base: object = array
+    while isinstance(base, np.ndarray):
+        whole, base = base, base.base
+    file = base.obj if isinstance(base, memoryview) else base
+    return (file, whole) if isinstance(file, _File) else None
