@@ -14,8 +14,10 @@ from graphc.lowering.assemble import assemble
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_llvm.cache import Cache
+from graphc_llvm.entry import load_caller
 from graphc_llvm.kernels import KernelMaker, compile_kernels
 from graphc_llvm.packing import Pack
+from graphc_llvm.runtime import runtime
 from graphc_llvm.segment import Code, Compiled, LlvmSegment
 from graphc_llvm.store import restore, store
 from graphc_llvm.target import Target, check_runs_here, parse_target
@@ -101,5 +103,8 @@ def _segment(
     compiled: Compiled, graph: Graph, weights: Sequence[TensorData], options: CompileOptions, target: Target
 ) -> LlvmSegment:
     check_runs_here(target)
+    cache = Cache(config.cache_dir()) if options.cache else None
+    runtime(cache)
+    load_caller(cache)
     threads = options.threads or config.threads() or available_threads()
     return LlvmSegment(compiled, graph, weights, threads)

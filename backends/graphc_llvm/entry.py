@@ -9,7 +9,7 @@ status. That costs some hundreds of nanoseconds; the same through ctypes takes m
 from __future__ import annotations
 
 import ctypes
-import functools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import llvmlite.ir as ir
 
 from graphc_llvm.abi import CONTEXT, ENTRY_TYPE, Layout
+from graphc_llvm.cache import Cache
 from graphc_llvm.emit import (
     ELEMENT_TYPES,
     I8,
@@ -33,8 +34,8 @@ from graphc_llvm.emit import (
     offset,
     size_of,
 )  # fmt: skip
-from graphc_llvm.jit import Library, compile_object, load_objects
-from graphc_llvm.target import host_target
+from graphc_llvm.jit import Library
+from graphc_llvm.own_code import load_own
 
 BAD_COUNT = -1
 """The status of a call with another number of arrays than the program has."""
@@ -107,7 +108,7 @@ class Entry:
         self._program = _PROGRAM.ctype(
             main, ctypes.addressof(self._arrays), len(inputs), len(outputs), len(symbols), hold_gil
         )
-        caller = _caller()
+        caller = load_caller()
         capsule = _new_capsule(ctypes.addressof(self._program), _CAPSULE, None)
         self.call = _new_builtin(ctypes.addressof(caller.method), capsule, None)
 
@@ -160,11 +161,18 @@ _new_builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_ob
 )
 
 
-@functools.cache
-def _caller() -> _Caller:
-    target = host_target()
-    library = load_objects([compile_object(str(_caller_module()), target)], ["call"])
-    return _Caller(library, _MethodDef(b"call", library.address("call"), _METH_FASTCALL, b"Run the program."))
+def load_caller(cache: Cache | None = None) -> _Caller:
+    """The native function, loaded at the first call, which tells the cache that its code is kept in."""
+    with _LOADING:
+        if not _LOADED:
+            library = load_own("caller", lambda: str(_caller_module()), ["call"], cache)
+            method = _MethodDef(b"call", library.address("call"), _METH_FASTCALL, b"Run the program.")
+            _LOADED.append(_Caller(library, method))
+        return _LOADED[0]
+
+
+_LOADING = threading.Lock()
+_LOADED: list[_Caller] = []
 
 
 def _caller_module() -> ir.Module:

@@ -19,15 +19,16 @@ microseconds, then sleep. After a fork the child starts with a pool of its own.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import threading
 from dataclasses import dataclass
 from importlib import resources
 
 from graphc.errors import GraphcError
+from graphc_llvm.cache import Cache
 from graphc_llvm.executor import executor_ir
-from graphc_llvm.jit import Library, compile_object, load_objects
+from graphc_llvm.jit import Library
+from graphc_llvm.own_code import load_own
 from graphc_llvm.target import Target, host_target
 
 _BY_ARCH = {  # the number of Linux's futex system call, and the intrinsic that eases a wait loop
@@ -61,19 +62,20 @@ def runtime_ir(target: Target) -> str:
     )
 
 
-def runtime() -> Runtime:
-    """This process's runtime, compiled and loaded at the first call."""
-    with _LOADING:
-        return _load()
+def runtime(cache: Cache | None = None) -> Runtime:
+    """This process's runtime, loaded at the first call, which tells the cache that its code is kept in."""
+    with _LOADING:  # a second pool would compete with the first for the same cores
+        if not _LOADED:
+            _LOADED.append(_load(cache))
+        return _LOADED[0]
 
 
-_LOADING = threading.Lock()  # a second pool would compete with the first for the same cores
+_LOADING = threading.Lock()
+_LOADED: list[Runtime] = []
 
 
-@functools.cache
-def _load() -> Runtime:
-    target = host_target()
+def _load(cache: Cache | None) -> Runtime:
     functions = ("run_program", "run_kernel", "parallel_for", "reset_after_fork")
-    library = load_objects([compile_object(runtime_ir(target), target)], functions)
+    library = load_own("runtime", lambda: runtime_ir(host_target()), functions, cache)
     os.register_at_fork(after_in_child=ctypes.CFUNCTYPE(None)(library.address("reset_after_fork")))
     return Runtime(library)

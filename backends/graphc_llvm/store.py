@@ -12,9 +12,10 @@ from graphc.errors import ArtifactError
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES
 from graphc_llvm.cache import Cache
-from graphc_llvm.kernels import KERNEL_MAKERS, cached_code, sources_digest
+from graphc_llvm.kernels import cached_code
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
+from graphc_llvm.sources import PROGRAM_MAKERS, sources_digest
 from graphc_llvm.target import host_target
 
 
@@ -42,10 +43,6 @@ def restore(key: str, cache: Cache) -> Compiled | None:
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("a cached program is damaged", seen=str(e)) from e
     return None if main is None or prepare is None else Compiled(main, prepare, weights, stages)
-
-
-PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.rewrite", "graphc_optimize")
-"""The packages whose code makes programs: passes and operators' decompositions too."""
 
 
 def _entry(key: str) -> str:

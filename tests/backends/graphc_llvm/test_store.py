@@ -12,10 +12,10 @@ import graphc
 from graphc.errors import ArtifactError
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES
-from graphc_llvm import kernels
 from graphc_llvm.cache import Cache
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
+from graphc_llvm.sources import sources_digest
 from graphc_llvm.store import _data, _data_json, _entry, restore, store
 from graphc_llvm.target import NAMED_TARGETS
 
@@ -140,8 +140,8 @@ def test_another_machine_on_the_same_folder_gets_code_of_its_own(
 
 
 def test_the_digest_of_the_sources_is_one_of_contents() -> None:
-    assert kernels.sources_digest() == kernels.sources_digest()
-    assert kernels.sources_digest(("graphc_llvm",)) != kernels.sources_digest(("graphc.lowering",))
+    assert sources_digest() == sources_digest()
+    assert sources_digest(("graphc_llvm",)) != sources_digest(("graphc.lowering",))
 
 
 @pytest.mark.parametrize("name", DTYPES)
