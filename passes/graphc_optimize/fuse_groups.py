@@ -20,6 +20,8 @@ class Grouping:
         self.position: Mapping[Node, int] = {n: i for i, n in enumerate(graph.nodes)}
         self.members: dict[Node, frozenset[Node]] = {n: frozenset((n,)) for n in graph.nodes if is_fusible(n)}
         self.refused: set[frozenset[Node]] = set()
+        self.ends = list(range(len(graph)))
+        """For each position, the last one of the groups that begin there or before: paths through groups lead so far."""
 
     def groups(self) -> list[Group]:
         """The groups, in the order of their first nodes."""
@@ -44,11 +46,16 @@ class Grouping:
             return False
         for node in joined:
             self.members[node] = joined
+        places = [self.position[n] for n in joined]
+        for i in range(min(places), max(places)):
+            self.ends[i] = max(self.ends[i], max(places))
         return True
 
     def is_convex(self, nodes: frozenset[Node]) -> bool:
         """Whether no path leaves the nodes and comes back, taking every other group as one."""
         last = max(map(self.position.__getitem__, nodes))
+        while self.ends[last] > last:  # what lies behind comes back where a group reaches from there to here
+            last = self.ends[last]
         stack = [u for n in nodes for v in n.results for u in v.users if u not in nodes]
         seen = set(stack)
         while stack:

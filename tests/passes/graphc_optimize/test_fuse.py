@@ -17,6 +17,7 @@ from graphc.testing.bodies import check_fusions
 from graphc.testing.random_graphs import graphs, random_inputs
 from graphc_optimize.decompose import Decompose
 from graphc_optimize.fuse import Fuse
+from graphc_optimize.fuse_groups import Grouping
 
 
 def fuse(run_passes, text: str, **dims: int) -> list[tuple[str, list[str]]]:
@@ -371,3 +372,19 @@ def test_random_graphs_compute_the_same(graph: Graph, n: int, m: int) -> None:
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def test_a_cycle_through_what_lies_behind_is_seen():
+    graph = parse_graph("""graph @g(%x: f32[4], %y: f32[4]) {
+  %a: f32[4] = exp(%x)
+  %h: f32[4] = exp(%y)
+  %b: f32[4] = add(%a, %h)
+  %g: f32[4] = neg(%a)
+  %k: f32[4] = add(%h, %g)
+  return %b, %k
+}
+""")
+    a, h, b, _, k = graph.nodes
+    grouping = Grouping(graph)
+    assert grouping.join(h, k)
+    assert not grouping.join(a, b)  # a -> g -> k, which is one with h -> b
