@@ -13,6 +13,7 @@ from graphc.ir.text import print_graph, weights_of
 from graphc.lowering.assemble import assemble
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc_llvm.attention import FuseAttention
 from graphc_llvm.cache import Cache
 from graphc_llvm.entry import load_caller
 from graphc_llvm.kernels import KernelMaker, compile_kernels
@@ -56,7 +57,7 @@ class LlvmBackend:
         approximate: list[str | Pass] = [Winograd(target)] if options.numerics == "fast" else []
         if options.precision != "f32":
             approximate.append("mixed-precision")
-        return (*PIPELINE, *approximate, Pack(target), "cse", "dce")
+        return (*PIPELINE, *approximate, FuseAttention(target), Pack(target), "cse", "dce")
 
     def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> LlvmSegment:
         target = parse_target(options.target)

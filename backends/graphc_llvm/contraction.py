@@ -174,7 +174,7 @@ def _with_column(
     b_flat = address(body.buffer(b.buffer), b.index)
     if column.name in names_in(a_flat) or _mentions(Store("", (), 0, a.predicate), {column.name}):
         return None
-    if not all(_dense_along(body, s, column.name, axes) for s in epilogue):
+    if not all(dense_along(body, s, column.name, axes) for s in epilogue):
         return None
     a_address = affine(a_flat, axes)
     if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
@@ -235,11 +235,14 @@ def _panel_address(flat: Dim, column: Axis, width: int, axes: set[str], pair: Ax
     return split if split.of(LANE) == (1 if pair is None else 2) else None
 
 
-def _dense_along(body: LoopBody, s: Statement, column: str, axes: set[str]) -> bool:
-    """Whether a statement of the epilogue runs on vectors along the column: its stride there is 0 or 1."""
+def dense_along(body: LoopBody, s: Statement, column: str, axes: set[str]) -> bool:
+    """Whether a statement of the epilogue runs on vectors along the column: its stride there is 0 or 1, a counter's fixed."""
     if isinstance(s, Apply):
         return True
-    if isinstance(s, Index) or not isinstance(s, Load | Store):
+    if isinstance(s, Index):
+        counted = affine(s.expression, axes)
+        return counted is not None and isinstance(counted.of(column), int)
+    if not isinstance(s, Load | Store):
         return False
     if s.predicate or s.checked or (isinstance(s, Store) and s.combine != "set"):
         return False

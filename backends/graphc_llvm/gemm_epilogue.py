@@ -6,12 +6,13 @@ chain of multiply-adds then runs for several registers side by side, and their l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from graphc.lowering.loop_body import Apply, Load, Store
+from graphc.ir.symbolic import Dim
+from graphc.lowering.loop_body import Apply, Index, Load, Store
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction, address, affine
 from graphc_llvm.emit import (
@@ -87,34 +88,48 @@ class Epilogue:
         """
         b, c = self.b, self.c
         self.at.env[c.column.name] = b.mul(self.at.env["panel"], i64(c.width))
+        self.finish(columns, lambda s: load_vector(b, offset(b, line, s.first, self.element), self.element, s.lanes))
+
+    def finish(self, columns: ir.Value | None, sums: Callable[[Strip], ir.Value]) -> None:
+        """Computes and stores one row from its sums in registers; all axes, the column's first too, are set."""
         bases = self.bases()
         for first, lanes in self.strips:
-            mask = None if columns is None else tail_mask(b, b.sub(columns, i64(first)), lanes)
-            values = {c.reduced: load_vector(b, offset(b, line, first, self.element), self.element, lanes)}
-            self.emit_statements(values, bases, Strip(first, lanes, mask))
+            mask = None if columns is None else tail_mask(self.b, self.b.sub(columns, i64(first)), lanes)
+            strip = Strip(first, lanes, mask)
+            self.emit_statements({self.c.reduced: sums(strip)}, bases, strip)
 
-    def bases(self) -> dict[int, tuple[ir.Value, bool]]:
-        """For each load and store: the address at the panel's first column, and whether it moves along the column."""
-        bases = {}
+    def bases(self) -> dict[int, tuple[ir.Value, Dim]]:
+        """For each load and store: the address at the panel's first column, and its stride along the columns (0 or 1).
+
+        For each counter: its value there, and its step.
+        """
+        bases: dict[int, tuple[ir.Value, Dim]] = {}
         for i, s in enumerate(self.c.epilogue):
-            if isinstance(s, Load | Store):
+            if isinstance(s, Index):
+                split = affine(s.expression, [a.name for a in self.c.body.axes])
+                assert split is not None
+                first = self.at.sum(split, self.c.body.axes_of("parallel"), split.constant)
+                bases[i] = first, split.of(self.c.column.name)
+            elif isinstance(s, Load | Store):
                 buffer = self.c.body.buffer(s.buffer)
                 split = affine(address(buffer, s.index), [a.name for a in self.c.body.axes])
                 assert split is not None
                 at = self.at.sum(split, self.c.body.axes_of("parallel"), split.constant)
                 pointer = offset(self.b, self.buffers[s.buffer], at, ELEMENT_TYPES[buffer.type.dtype.name])
-                bases[i] = pointer, split.of(self.c.column.name) == 1
+                bases[i] = pointer, split.of(self.c.column.name)
         return bases
 
     def emit_statements(
-        self, values: dict[str, ir.Value], bases: Mapping[int, tuple[ir.Value, bool]], strip: Strip
+        self, values: dict[str, ir.Value], bases: Mapping[int, tuple[ir.Value, Dim]], strip: Strip
     ) -> None:
         """The statements on a strip of a row."""
         b = self.b
         for i, s in enumerate(self.c.epilogue):
             if isinstance(s, Load):
                 pointer, moves = bases[i]
-                values[s.value] = self.load_lanes(pointer, s, moves, strip)
+                values[s.value] = self.load_lanes(pointer, s, moves == 1, strip)
+            elif isinstance(s, Index):
+                values[s.value] = self.count(*bases[i], s, strip)
             elif isinstance(s, Apply):
                 operands = [self.operand(o, values, s, position, strip.lanes) for position, o in enumerate(s.operands)]
                 if s.op == "cast":
@@ -124,6 +139,14 @@ class Epilogue:
             elif isinstance(s, Store):
                 pointer, _ = bases[i]
                 self.store_lanes(pointer, s, values, strip)
+
+    def count(self, first: ir.Value, step: Dim, s: Index, strip: Strip) -> ir.Value:
+        kind = ELEMENT_TYPES[s.dtype.name]
+        start = self.b.add(first, self.b.mul(self.at.dim(step), i64(strip.first)))
+        narrow = start if kind == start.type else self.b.trunc(start, kind)
+        assert isinstance(step, int)
+        steps = ir.Constant(ir.VectorType(kind, strip.lanes), [step * k for k in range(strip.lanes)])
+        return self.b.add(splat(self.b, narrow, strip.lanes), steps)
 
     def load_lanes(self, pointer: ir.Value, s: Load, moves: bool, strip: Strip) -> ir.Value:
         b = self.b

@@ -13,12 +13,12 @@ import llvmlite.binding as llvm
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.symbolic import Dim, substitute
+from graphc.ir.symbolic import Dim, nonnegative, substitute
 from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
 from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import kernel_name, nonempty
-from graphc_llvm import contraction, gemm, nest, sorting, winograd_kernel
+from graphc_llvm import attention_kernel, attention_products, contraction, gemm, nest, sorting, winograd_kernel
 from graphc_llvm.cache import Cache
 from graphc_llvm.jit import compile_object
 from graphc_llvm.target import Target
@@ -64,6 +64,9 @@ class KernelMaker:
             reason = "it can be part of no fused loop"
             raise UnsupportedOpError("the llvm backend", [Unsupported(node.op.name, ", ".join(node.origin), reason)])
         graph, own, given = with_own_names(node)
+        products = attention_products.find_products(graph, self.target)
+        if products is not None:
+            return _at(given, self.attention(products, own))
         convolution = winograd_kernel.as_convolution(graph)
         body = lower(convolution or graph, node["kind"], kernel_name(graph))
         text = nest.kernel_symbol(body)  # stands for the body's text, and the ranges of its symbols
@@ -88,6 +91,23 @@ class KernelMaker:
             scratch=sorting.scratch_bytes(node),
             bytes=moved,
         )
+
+    def attention(self, products: attention_products.Products, symbols: Mapping[str, Dim]) -> Kernel:
+        """The kernel of two products with a softmax between them."""
+        halves = products.scores.body, products.result.body
+        key = self.key(f"attention {' '.join(map(nest.kernel_symbol, halves))}")
+        if key not in self.made:
+            infos = [nest.kernel_info(half, self.target) for half in halves]
+            dims = sorted({name for info in infos for name in info.dims})
+            symbol = f"kernel_{key[:32]}"
+            text = attention_kernel.emit(products, symbol, dims, self.target, self.numerics)
+            loops = f"{halves[0]}// a softmax of each row, then\n{halves[1]}"
+            work, scratch = attention_kernel.work_items(products), attention_kernel.scratch_bytes(products)
+            given = tuple(symbols[name] for name in dims)
+            some = () if nonnegative(products.keys - 1) else (products.keys,)
+            sizes = work, scratch, products.flops, attention_kernel.moved_bytes(products), some
+            self.made[key] = Kernel(key, symbol, "attention", "attention", text, loops, given, *sizes)
+        return self.made[key]
 
     def key(self, text: str) -> str:
         """What stands for the code that this compilation makes of `text`."""

@@ -80,6 +80,18 @@ def exp_of_nonpositive(x: Lanes) -> Lanes:
     return ((r + series(r)) + 1.0) * power_of_two(n + float(shift)) * 2.0**-shift
 
 
+def exp_of_nonpositive_or_zero(x: Lanes) -> Lanes:
+    """e^x for x <= 0 or NaN, and 0 where that is no normal number; within 4 ulp, and the cheapest."""
+    # The sum's low bits are n + bias, which the shift makes 2^n: 0 for n = -bias, to which x is cut off.
+    shifter = 1.5 * 2.0**x.mantissa_bits + x.bias
+    x = x.at_least(-x.bias / LOG2_E)
+    shifted = fma(x, LOG2_E, shifter)
+    n = shifted - shifter
+    r = fma(n, -LN2_LOW[x.element], fma(n, -LN2_HIGH[x.element], x))
+    p = fma(fma(polynomial(r, coefficients("exp", r)), r, 1.0), r, 1.0)
+    return p * (shifted.bits() << x.mantissa_bits).as_float()
+
+
 def expm1(x: Lanes) -> Lanes:
     """e^x - 1, accurate near 0."""
     bounded = x.at_most(OVERFLOW[x.element]).at_least(SATURATED[x.element])

@@ -1,0 +1,495 @@
+"""The kernel of an attention: scores, softmax and weighted sum of a few rows at a time, which never leave the cache.
+
+    for item in [begin, end):                        # (batch, block of `BLOCK_ROWS` queries)
+      for block of `BLOCK_KEYS` keys (one, where there are no more than `MOST_KEYS`):
+        k's block, packed in panels of [depth][lane]                      # transposed in registers; once a block of queries
+        for tile of `height` queries:
+          scores[height][keys] = f(q k^T), a register tile a panel; -inf beyond the last key
+          the highest of each row; weights = exp(scores - highest), and their sums
+          y[height][columns] = weights v, v read where it lies
+          after the last block: y / sums, epilogue, store
+
+Blocks of keys are joined by online softmax: what was summed so far is scaled by exp(old highest - new highest) (Milakov and
+Gimelshein, 2018; Dao et al., "FlashAttention", 2022). Flops 2 * queries * keys * (depth + columns); q is read once, k and v once
+a block of queries, the result written once. Scratch: k's block, a tile of scores and of y, and with several blocks all of a
+block's y. In strict numerics the weights are divided by their sum before they multiply v, and there is one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import llvmlite.ir as ir
+
+from graphc.ir.symbolic import Dim, bounds, ceildiv
+from graphc.lowering.contraction import Affine
+from graphc.lowering.loop_body import Store
+from graphc_llvm.abi import KERNEL_TYPE
+from graphc_llvm.attention_products import Products
+from graphc_llvm.axis_values import AxisValues
+from graphc_llvm.contraction import Contraction
+from graphc_llvm.emit import (
+    ELEMENT_TYPES,
+    I32,
+    I64,
+    PTR,
+    binary,
+    constant,
+    convert_float,
+    fma,
+    fold_range,
+    for_range,
+    i32,
+    i64,
+    load,
+    load_masked,
+    load_vector,
+    offset,
+    reduce_vector,
+    splat,
+    store,
+    store_vector,
+    tail_mask,
+)
+from graphc_llvm.gemm_epilogue import Epilogue, Strip
+from graphc_llvm.math.exp import exp_of_nonpositive, exp_of_nonpositive_or_zero
+from graphc_llvm.math.lanes import Lanes
+from graphc_llvm.memory import transpose
+from graphc_llvm.register_tile import Left, add_products
+from graphc_llvm.target import Target
+
+MOST_KEYS = 1024
+"""Keys of a single block: 256 KiB of k at depth 64."""
+BLOCK_KEYS = 512
+"""Keys of a block, where there are several."""
+BLOCK_ROWS = 256
+"""Queries that share a packed block of k, at most: packing it costs as much as the products of about four."""
+
+
+def is_worth_it(p: Products, numerics: str) -> bool:
+    """Whether the kernel may run in these numerics, and is expected to win."""
+    return numerics != "strict" or _one_block(p)
+
+
+def _one_block(p: Products) -> bool:
+    high = bounds(p.keys)[1]
+    return high is not None and high <= MOST_KEYS
+
+
+def block_rows(p: Products) -> int:
+    """Queries of a work item: whole tiles."""
+    return BLOCK_ROWS // p.scores.tile_rows * p.scores.tile_rows
+
+
+def work_items(p: Products) -> Dim:
+    """The extent of the kernel's range."""
+    return p.batch * ceildiv(p.scores.row_count, block_rows(p))
+
+
+def scratch_bytes(p: Products) -> int:
+    """Scratch of one worker."""
+    return sum(_Areas(p).sizes.values()) * p.scores.dtype.bytes
+
+
+def moved_bytes(p: Products) -> Dim:
+    """Bytes of operands and results, each counted once."""
+    return sum((x.type.bytes for x in p.result.body.buffers if x.name != p.result.a.buffer), 0)
+
+
+class _Areas:
+    """The parts of the scratch memory, in elements; each begins at a multiple of 64 bytes."""
+
+    def __init__(self, p: Products) -> None:
+        s, r = p.scores, p.result
+        high = bounds(p.keys)[1]
+        self.one = _one_block(p)
+        most = BLOCK_KEYS if high is None or not self.one else high
+        self.keys = -(-most // s.width) * s.width
+        depth, columns = (x for x in (s.inner.extent, r.column.extent))
+        assert isinstance(depth, int) and isinstance(columns, int)
+        self.columns = -(-columns // r.width) * r.width
+        rows = 0 if self.one else block_rows(p)
+        sizes = {
+            "packed": depth * self.keys,
+            "weights": s.tile_rows * self.keys,
+            "tile": s.tile_rows * r.width,
+            "sums": rows * self.columns,
+            "highest": rows,
+            "totals": rows,
+        }
+        self.sizes = {k: -(-n // 64) * 64 for k, n in sizes.items()}
+
+
+def emit(p: Products, symbol: str, dims: Sequence[str], target: Target, numerics: str) -> str:
+    """The kernel as LLVM IR with the ABI of `abi.py`; `dims` are the names of the sizes that it is given."""
+    return str(_Emitter(p, symbol, dims, target, numerics).module)
+
+
+class _Scores(Epilogue):
+    """The scores' epilogue, whose result goes to scratch, with -inf in the place of keys that there aren't."""
+
+    line: ir.Value
+
+    def store_lanes(self, pointer: ir.Value, s: Store, values: Mapping[str, ir.Value], strip: Strip) -> None:
+        lanes = ir.VectorType(self.element, strip.lanes)
+        value = values[s.operand] if isinstance(s.operand, str) else constant(lanes, s.operand)
+        if strip.mask is not None:
+            value = self.b.select(strip.mask, value, constant(value.type, float("-inf")))
+        store_vector(self.b, value, offset(self.b, self.line, strip.first, self.element))
+
+
+class _Emitter:
+    def __init__(self, p: Products, symbol: str, dims: Sequence[str], target: Target, numerics: str) -> None:
+        self.p, self.s, self.r = p, p.scores, p.result
+        self.strict = numerics == "strict"
+        self.numerics = numerics
+        self.height = p.scores.tile_rows
+        self.lanes = target.lanes(p.scores.dtype.bytes)
+        self.vectors = p.scores.width // self.lanes
+        self.element = ELEMENT_TYPES[p.scores.dtype.name]
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.areas = _Areas(p)
+        self.module = ir.Module(name=symbol)
+        self.module.context = ir.Context()
+        function = ir.Function(self.module, KERNEL_TYPE, symbol)
+        function.attributes.add("nounwind")
+        pointers, sizes, scratch, self.begin, self.end = function.args
+        self.b = b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.of_scores, self.of_result = AxisValues(b), AxisValues(b)
+        for i, name in enumerate(dims):
+            self.of_scores.env[name] = self.of_result.env[name] = load(b, offset(b, sizes, i, I64), I64, name)
+        self.place: dict[str, ir.Value] = {}
+        first = 0
+        for area, size in self.areas.sizes.items():
+            self.place[area] = offset(b, scratch, first, self.element)
+            first += size
+        given = sum(x.access == "in" for x in self.s.body.buffers)
+        self.buffers = {str(i): load(b, offset(b, pointers, i, PTR), PTR) for i in range(given)}
+        self.buffers[str(given)] = self.place["weights"]
+        outputs = [x.name for x in self.r.body.buffers if x.access == "out"]
+        results = {name: load(b, offset(b, pointers, given + i, PTR), PTR) for i, name in enumerate(outputs)}
+        self.epilogue = Epilogue(b, self.r, self.lanes, numerics, self.of_result, {**self.buffers, **results})
+        self.emit_kernel()
+
+    def emit_kernel(self) -> None:
+        b, p, s, r = self.b, self.p, self.s, self.r
+        rows, keys = self.of_scores.dim(s.row_count), self.of_scores.dim(p.keys)
+        blocks = self.of_scores.dim(ceildiv(s.row_count, block_rows(p)))
+        with for_range(b, self.begin, self.end, name="item") as item:
+            self.of_scores.unravel(b.udiv(item, blocks), s.batch)
+            self.of_result.unravel(b.udiv(item, blocks), r.batch)
+            start = b.mul(b.urem(item, blocks), i64(block_rows(p)))
+            stop = binary(b, "smin", b.add(start, i64(block_rows(p))), rows)
+            self.q = self.base(self.of_scores, s, s.a.buffer, s.a_address)
+            self.k = self.base(self.of_scores, s, s.b.buffer, s.b_address)
+            self.v = self.base(self.of_result, r, r.b.buffer, r.b_address)
+            if self.areas.one:
+                self.block_of_keys(start, stop, i64(0), keys, None)
+            else:
+                self.blocks_of_keys(start, stop, keys)
+        b.ret(i32(0))
+
+    def blocks_of_keys(self, start: ir.Value, stop: ir.Value, keys: ir.Value) -> None:
+        b = self.b
+        self.clear()
+        with for_range(b, i64(0), keys, BLOCK_KEYS, "block") as first:
+            count = binary(b, "smin", i64(BLOCK_KEYS), b.sub(keys, first))
+            self.block_of_keys(start, stop, first, count, b.icmp_signed("==", b.add(first, count), keys))
+
+    def base(self, at: AxisValues, c: Contraction, buffer: str, address: Affine) -> ir.Value:
+        """Where an operand's matrix of the current batch begins."""
+        element = ELEMENT_TYPES[c.body.buffer(buffer).type.dtype.name]
+        return offset(self.b, self.buffers[buffer], at.sum(address, c.batch, address.constant), element)
+
+    def clear(self) -> None:
+        """No key has been seen yet."""
+        b, sizes = self.b, self.areas.sizes
+        for area, value in (("sums", 0.0), ("totals", 0.0), ("highest", float("-inf"))):
+            with for_range(b, i64(0), i64(sizes[area]), self.lanes, "clear") as i:
+                store_vector(b, constant(self.vector, value), offset(b, self.place[area], i, self.element))
+
+    def block_of_keys(
+        self, start: ir.Value, stop: ir.Value, first: ir.Value, count: ir.Value, last: ir.Value | None
+    ) -> None:
+        """Keys [first, first + count) for queries [start, stop); `last`: whether these are the last, None for the only."""
+        self.pack(first, count)
+        with for_range(self.b, start, stop, self.height, "row") as row:
+            self.scores(row, stop, first, count)
+            factors, totals = self.softmax(self.b.sub(row, start), count)
+            self.weigh(row, start, stop, first, count, factors, totals, last)
+
+    # k in panels
+
+    def pack(self, first: ir.Value, count: ir.Value) -> None:
+        """k's block as [panel][depth][lane]; lanes of keys that there aren't are undefined, or repeat the last key."""
+        b, s = self.b, self.s
+        depth = int_of(s.inner.extent)
+        with for_range(b, i64(0), count, self.lanes, "group") as group:
+            panel, lane = b.udiv(group, i64(s.width)), b.urem(group, i64(s.width))
+            to = offset(b, self.place["packed"], b.add(b.mul(panel, i64(depth * s.width)), lane), self.element)
+            if s.b_address.of(s.inner.name) == 1:
+                self.pack_rows(to, b.add(first, group), b.sub(b.add(first, count), i64(1)), depth)
+            else:
+                self.pack_columns(to, b.add(first, group), b.sub(count, group), depth)
+
+    def pack_rows(self, to: ir.Value, key: ir.Value, last: ir.Value, depth: int) -> None:
+        """One vector of keys, each of which lies along its depth."""
+        b, s = self.b, self.s
+        memory = ELEMENT_TYPES[s.b_dtype.name]
+        stride = self.of_scores.dim(s.b_address.of(s.column.name))
+        keys = [binary(b, "smin", b.add(key, i64(n)), last) for n in range(self.lanes)]
+        rows = [offset(b, self.k, b.mul(k, stride), memory) for k in keys]
+
+        def square(d: ir.Value, terms: int) -> None:
+            mask = tail_mask(b, i64(terms), self.lanes) if terms < self.lanes else None
+            pointers = [offset(b, row, d, memory) for row in rows]
+            lines = [convert_float(b, self.read(x, memory, mask), self.element) for x in pointers]
+            for i, column in enumerate(transpose(b, lines)[:terms]):
+                store_vector(b, column, offset(b, to, b.mul(b.add(d, i64(i)), i64(s.width)), self.element))
+
+        whole = depth // self.lanes * self.lanes
+        with for_range(b, i64(0), i64(whole), self.lanes, "depth") as d:
+            square(d, self.lanes)
+        if whole < depth:
+            square(i64(whole), depth - whole)
+
+    def pack_columns(self, to: ir.Value, key: ir.Value, left: ir.Value, depth: int) -> None:
+        """One vector of keys, which lie side by side."""
+        b, s = self.b, self.s
+        memory = ELEMENT_TYPES[s.b_dtype.name]
+        stride, mask = self.of_scores.dim(s.b_address.of(s.inner.name)), tail_mask(b, left, self.lanes)
+        with for_range(b, i64(0), i64(depth), name="depth") as d:
+            line = load_masked(b, offset(b, self.k, b.add(b.mul(d, stride), key), memory), mask, memory)
+            at = offset(b, to, b.mul(d, i64(s.width)), self.element)
+            store_vector(b, convert_float(b, line, self.element), at)
+
+    def read(self, pointer: ir.Value, memory: ir.Type, mask: ir.Value | None) -> ir.Value:
+        if mask is None:
+            return load_vector(self.b, pointer, memory, self.lanes)
+        return load_masked(self.b, pointer, mask, memory)
+
+    # f(q k^T)
+
+    def scores(self, row: ir.Value, stop: ir.Value, first: ir.Value, count: ir.Value) -> None:
+        """The scores of a tile; rows from `stop` on repeat the one before it."""
+        b, s = self.b, self.s
+        places: list[dict[str, ir.Value]] = []
+        pointers = []
+        for r in range(self.height):
+            at = binary(b, "smin", b.add(row, i64(r)), b.sub(stop, i64(1)))
+            self.of_scores.unravel(at, s.rows)
+            places.append({a.name: self.of_scores.env[a.name] for a in s.rows})
+            memory = ELEMENT_TYPES[s.a_dtype.name]
+            pointers.append(offset(b, self.q, self.of_scores.sum(s.a_address, s.rows), memory))
+        whole = b.udiv(count, i64(s.width))
+        with for_range(b, i64(0), whole, name="panel") as panel:
+            self.panel(self.vectors, pointers, places, panel, first, None)
+        left = b.sub(count, b.mul(whole, i64(s.width)))
+        needed = b.udiv(b.add(left, i64(self.lanes - 1)), i64(self.lanes))
+        for vectors in self.narrower():
+            with b.if_then(b.icmp_signed("==", needed, i64(vectors))):
+                self.panel(vectors, pointers, places, whole, first, left)
+
+    def narrower(self) -> Sequence[int]:
+        """The vectors that a last panel, which isn't whole, may have."""
+        keys, width = self.p.keys, self.s.width
+        if not isinstance(keys, int):
+            return range(1, self.vectors + 1)
+        return [-(-(keys % width) // self.lanes)] if keys % width else []
+
+    def panel(
+        self,
+        vectors: int,
+        rows: Sequence[ir.Value],
+        places: Sequence[Mapping[str, ir.Value]],
+        panel: ir.Value,
+        first: ir.Value,
+        left: ir.Value | None,
+    ) -> None:
+        """A tile's scores with one panel of keys, of which `left` are left, or all that it has room for."""
+        b, s, at = self.b, self.s, self.of_scores
+        depth = int_of(s.inner.extent)
+        base = offset(b, self.place["packed"], b.mul(panel, i64(depth * s.width)), self.element)
+
+        def columns(k: ir.Value) -> list[ir.Value]:
+            line = offset(b, base, b.mul(k, i64(s.width)), self.element)
+            return [load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
+                    for v in range(vectors)]  # fmt: skip
+
+        zeros = [constant(self.vector, 0.0)] * (self.height * vectors)
+        stride = at.dim(s.a_address.of(s.inner.name))
+        sums = add_products(b, rows, stride, columns, (i64(0), i64(depth)), zeros, self.widened(s.a_dtype.name))
+        epilogue = _Scores(b, replace(s, width=vectors * self.lanes), self.lanes, self.numerics, at, self.buffers)
+        column = b.mul(panel, i64(s.width))
+        for r, place in enumerate(places):
+            at.env.update(place)
+            at.env[s.column.name] = b.add(first, column)
+            line = b.add(column, i64(r * self.areas.keys))
+            epilogue.line = offset(b, self.place["weights"], line, self.element)
+            mine = sums[r * vectors : (r + 1) * vectors]
+            epilogue.finish(left, lambda strip, mine=mine: self.joined(mine, strip))  # type: ignore[misc]
+
+    def widened(self, dtype: str) -> Left | None:
+        """How a row's element gets into all lanes, where it isn't of the sums' type."""
+        b, memory = self.b, ELEMENT_TYPES[dtype]
+        if memory == self.element:
+            return None
+        return lambda row, at: splat(
+            b, convert_float(b, load(b, offset(b, row, at, memory), memory), self.element), self.lanes
+        )
+
+    def joined(self, vectors: Sequence[ir.Value], strip: Strip) -> ir.Value:
+        """The registers of a strip as one vector."""
+        found = list(vectors[strip.first // self.lanes : (strip.first + strip.lanes) // self.lanes])
+        while len(found) > 1:
+            width = 2 * found[0].type.count
+            order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+            found = [self.b.shuffle_vector(x, y, order) for x, y in zip(found[::2], found[1::2], strict=True)]
+        return found[0]
+
+    # softmax
+
+    def softmax(self, row: ir.Value, count: ir.Value) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Makes weights of a tile's scores; (what earlier sums are to be scaled by, the sums of all weights so far).
+
+        `row`: the tile's first one, in its block. A row of which nothing was seen yet but -inf has weights 0 so far.
+        """
+        b = self.b
+        line = [offset(b, self.place["weights"], r * self.areas.keys, self.element) for r in range(self.height)]
+
+        def at(r: int, i: ir.Value) -> ir.Value:
+            return offset(b, line[r], i, self.element)
+
+        def score(r: int, i: ir.Value) -> ir.Value:
+            return load_vector(b, at(r, i), self.element, self.lanes)
+
+        lowest = [constant(self.vector, float("-inf"))] * self.height
+        with fold_range(b, i64(0), count, self.lanes, lowest, "key") as loop:
+            loop.update([larger(b, score(r, i=loop.index), x) for r, x in enumerate(loop.carried)])
+        highest = [highest_lane(b, x) for x in loop.results]
+        factors: list[ir.Value] = []
+        if not self.areas.one:
+            before = [offset(b, self.place["highest"], b.add(row, i64(r)), self.element) for r in range(self.height)]
+            old = [load(b, x, self.element) for x in before]
+            highest = [larger(b, x, y) for x, y in zip(highest, old, strict=True)]
+            for place, x in zip(before, highest, strict=True):
+                store(b, x, place)
+            none = [b.fcmp_ordered("==", x, constant(self.element, float("-inf"))) for x in highest]
+            highest = [b.select(n, constant(self.element, 0.0), x) for n, x in zip(none, highest, strict=True)]
+            factors = [self.exp(b.fsub(x, y)) for x, y in zip(old, highest, strict=True)]
+        shifts = [splat(b, x, self.lanes) for x in highest]
+        with fold_range(b, i64(0), count, self.lanes, [constant(self.vector, 0.0)] * self.height, "key") as loop:
+            powers = [self.exp(b.fsub(score(r, loop.index), x)) for r, x in enumerate(shifts)]
+            for r, x in enumerate(powers):
+                store_vector(b, x, at(r, loop.index))
+            loop.update([b.fadd(x, y) for x, y in zip(loop.carried, powers, strict=True)])
+        totals = [reduce_vector(b, "fadd", x) for x in loop.results]
+        if self.strict:
+            divisors = [splat(b, x, self.lanes) for x in totals]
+            with for_range(b, i64(0), count, self.lanes, "key") as i:
+                for r, x in enumerate(divisors):
+                    store_vector(b, b.fdiv(score(r, i), x), at(r, i))
+        if not self.areas.one:
+            for r, factor in enumerate(factors):
+                place = offset(b, self.place["totals"], b.add(row, i64(r)), self.element)
+                totals[r] = fma(b, load(b, place, self.element), factor, totals[r])
+                store(b, totals[r], place)
+        return factors, totals
+
+    def exp(self, x: ir.Value) -> ir.Value:
+        f = exp_of_nonpositive if self.strict else exp_of_nonpositive_or_zero
+        return f(Lanes(self.b, x, self.strict)).value
+
+    # weights v
+
+    def weigh(
+        self,
+        row: ir.Value,
+        start: ir.Value,
+        stop: ir.Value,
+        first: ir.Value,
+        count: ir.Value,
+        factors: Sequence[ir.Value],
+        totals: Sequence[ir.Value],
+        last: ir.Value | None,
+    ) -> None:
+        """Adds the weighted rows of v to a tile's result; after the last block, finishes and stores it."""
+        b, r = self.b, self.r
+        one = constant(self.element, 1.0)
+        inverse = [] if self.strict else [splat(b, b.fdiv(one, x), self.lanes) for x in totals]
+        scale = [splat(b, x, self.lanes) for x in factors]
+        rows = binary(b, "smin", b.sub(stop, row), i64(self.height))
+        columns = int_of(r.column.extent)
+        for panel in range(self.areas.columns // r.width):
+            begin = panel * r.width
+            vectors = -(-min(r.width, columns - begin) // self.lanes)
+            sums = self.products(begin, vectors, first, count)
+            slots = [(n, v) for n in range(self.height) for v in range(vectors)]
+            kept = [
+                offset(b, self.place["sums"], b.add(b.mul(b.sub(b.add(row, i64(n)), start), i64(self.areas.columns)),
+                       i64(begin + v * self.lanes)), self.element)
+                for n, v in slots
+            ]  # fmt: skip
+
+            def finish(
+                values: Sequence[ir.Value], slots: Sequence[tuple[int, int]] = slots, panel: int = panel
+            ) -> None:
+                for (n, v), x in zip(slots, values, strict=True):
+                    y = b.fmul(x, inverse[n]) if inverse else x
+                    store_vector(b, y, offset(b, self.place["tile"], n * r.width + v * self.lanes, self.element))
+                self.of_result.env["panel"] = i64(panel)
+                left = None if columns % r.width == 0 else i64(columns - panel * r.width)
+                self.epilogue.emit(row, rows, self.place["tile"], left)
+
+            if last is None:
+                finish(sums)
+                continue
+            for (n, _), place, x in zip(slots, kept, sums, strict=True):
+                before = load_vector(b, place, self.element, self.lanes)
+                store_vector(b, fma(b, before, scale[n], x), place)
+            with b.if_then(last):
+                finish([load_vector(b, place, self.element, self.lanes) for place in kept])
+
+    def products(self, begin: int, vectors: int, first: ir.Value, count: ir.Value) -> list[ir.Value]:
+        """A tile's weights times some columns of v."""
+        b, r = self.b, self.r
+        memory = ELEMENT_TYPES[r.b_dtype.name]
+        stride = self.of_result.dim(r.b_address.of(r.inner.name))
+        left = int_of(r.column.extent) - begin
+
+        def columns(k: ir.Value) -> list[ir.Value]:
+            line = offset(b, self.v, b.add(b.mul(b.add(first, k), stride), i64(begin)), memory)
+            found = []
+            for v in range(vectors):
+                whole = left >= (v + 1) * self.lanes
+                mask = None if whole else tail_mask(b, i64(left - v * self.lanes), self.lanes)
+                x = self.read(offset(b, line, v * self.lanes, memory), memory, mask)
+                found.append(convert_float(b, x, self.element))
+            return found
+
+        rows = [offset(b, self.place["weights"], n * self.areas.keys, self.element) for n in range(self.height)]
+        zeros = [constant(self.vector, 0.0)] * (self.height * vectors)
+        return add_products(b, rows, i64(1), columns, (i64(0), count), zeros)
+
+
+def int_of(extent: Dim) -> int:
+    """An extent that `find_products` saw to be static."""
+    assert isinstance(extent, int)
+    return extent
+
+
+def larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The larger one; y where either is NaN: the weight of a NaN is NaN, whatever the highest is."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def highest_lane(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """The largest lane."""
+    width = x.type.count
+    while width > 1:
+        width //= 2
+        halves = [ir.Constant(ir.VectorType(I32, width), list(range(n, n + width))) for n in (0, width)]
+        low, high = (b.shuffle_vector(x, x, half) for half in halves)
+        x = larger(b, low, high)
+    return b.extract_element(x, i32(0))
