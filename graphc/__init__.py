@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     )
     from graphc.training.recipe import Group
     from graphc.training.step import TrainingStep
+    from graphc.training.trainer import Trainer
 
 _HOME = {
     "compile": "driver", "import_model": "driver", "import_training": "driver", "load": "driver", "run_passes": "driver",
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
     "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
-    "compile_training": "training.compile", "TrainingStep": "training.step", "Group": "training.recipe",
+    "compile_training": "training.compile", "Trainer": "training.trainer", "TrainingStep": "training.step", "Group": "training.recipe",
     **dict.fromkeys(
         ("LAMB", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Lookahead", "NAdam", "RMSprop", "Rprop"),
         "training.optimizers"),
@@ -88,6 +89,7 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "ShapeError",
+    "Trainer",
     "TrainingStep",
     "UnsupportedOpError",
     "VerifyError",

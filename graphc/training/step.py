@@ -190,6 +190,11 @@ class TrainingStep:
     # What it is
 
     @property
+    def trainable(self) -> Trainable:
+        """The model that is trained, with its first values."""
+        return self._trainable
+
+    @property
     def executable(self) -> Executable:
         """The program of an update: `explain()`, `kernels` and `memory` are its own."""
         return self._programs[0][1]
