@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from graphc.ir.symbolic import Dim
+from graphc.ir.types import bf16, f32
 from graphc.lowering.loop_body import Apply, Index, Load, Store
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction, address, affine
 from graphc_llvm.emit import (
     ELEMENT_TYPES,
     I1,
+    I16,
     constant,
     convert_float,
     for_range,
@@ -26,12 +28,14 @@ from graphc_llvm.emit import (
     load_masked,
     load_vector,
     offset,
+    scalar_of,
     splat,
     store_masked,
     store_vector,
     tail_mask,
 )
 from graphc_llvm.math import emit_cast, emit_scalar_op
+from graphc_llvm.pairs import round_to_bf16
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Epilogue:
         self.b, self.c, self.numerics, self.at, self.buffers = b, c, numerics, at, buffers
         self.strips = strips(c.width, lanes)
         self.element = ELEMENT_TYPES[c.dtype.name]
+        self.rounds = c.pair is not None and numerics == "fast"
 
     def emit(self, row: ir.Value, count: ir.Value, tile: ir.Value, columns: ir.Value | None) -> None:
         """Computes and stores rows [row, row + count) of a panel from their sums at `tile`; see `emit_row`."""
@@ -132,7 +137,9 @@ class Epilogue:
                 values[s.value] = self.count(*bases[i], s, strip)
             elif isinstance(s, Apply):
                 operands = [self.operand(o, values, s, position, strip.lanes) for position, o in enumerate(s.operands)]
-                if s.op == "cast":
+                if s.op == "cast" and s.dtype == bf16 and s.operand_dtype == f32 and self.rounds:
+                    values[s.value] = round_to_bf16(b, operands[0])
+                elif s.op == "cast":
                     values[s.value] = emit_cast(b, operands[0], s.operand_dtype.name, s.dtype.name)
                 else:
                     values[s.value] = emit_scalar_op(b, s.op, operands, s.operand_dtype.name, {}, self.numerics)
@@ -173,6 +180,8 @@ class Epilogue:
         )
         if stored.is_bool:
             value = b.zext(value, ir.VectorType(memory, strip.lanes))
+        elif stored == bf16 and scalar_of(value.type) == I16:  # its bits, as casts give them
+            value = b.bitcast(value, ir.VectorType(memory, strip.lanes))
         elif stored.is_float:
             value = convert_float(b, value, memory)
         at = offset(b, pointer, strip.first, memory)

@@ -41,7 +41,7 @@ def _lower_loop(graph: Graph, buffers: Sequence[Buffer], name: str) -> Body:
     for i, v in enumerate(graph.outputs):
         if v not in placed:
             raise _no_common_frame(graph, v)
-        nest.store(str(len(graph.inputs) + i), placed[v], nest.value(v, Demand(placed[v])))
+        nest.store(str(len(graph.inputs) + i), placed[v], nest.value(v, Demand(placed[v])), v.type.dtype)
     return canonical(name, buffers, None, [draft(nest)])
 
 
@@ -92,7 +92,7 @@ def _lower_concat(graph: Graph, node: Node, buffers: Sequence[Buffer], name: str
         nest = new_nest(graph)
         index = _frame(nest, x.type.shape)
         to = (*index[:axis], index[axis] + offset, *index[axis + 1 :])
-        nest.store(str(len(graph.inputs)), to, nest.value(x, Demand(tuple(index))))
+        nest.store(str(len(graph.inputs)), to, nest.value(x, Demand(tuple(index))), x.type.dtype)
         loops.append(draft(nest))
         offset = offset + x.type.shape[axis]
     return canonical(name, buffers, [], loops)
@@ -104,7 +104,7 @@ def _lower_scatter(graph: Graph, node: Node, buffers: Sequence[Buffer], name: st
     copy, write = new_nest(graph), new_nest(graph)
     out = str(len(graph.inputs))
     index = tuple(_frame(copy, x.type.shape))
-    copy.store(out, index, copy.value(x, Demand(index)))
+    copy.store(out, index, copy.value(x, Demand(index)), x.type.dtype)
     at = tuple(_frame(write, updates.type.shape))
     element = write.value(updates, Demand(at))
     if node.op.name == "scatter_along":

@@ -165,8 +165,12 @@ class Nest:
             return 0 if kind in ("argmax", "argmin") else operand
         return self._define(lambda name: Reduce(name, dtype, kind, operand, _reduced(predicate) or ()))
 
-    def store(self, buffer: str, index: Index, operand: Operand) -> None:
-        """buffer[index] = operand."""
+    def store(self, buffer: str, index: Index, operand: Operand, dtype: DType) -> None:
+        """buffer[index] = operand, for a buffer of `dtype`; what was widened from it is stored as it was before."""
+        if carrier(dtype) != dtype:
+            for s in self.statements:
+                if isinstance(s, Apply) and s.value == operand and s.op == "cast" and s.operand_dtype == dtype:
+                    operand = s.operands[0]
         self.statements.append(Store(buffer, index, operand))
 
     def rounded(self, operand: Operand, dtype: DType) -> Operand:

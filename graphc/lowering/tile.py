@@ -106,7 +106,7 @@ class _Tile:
         for v in whole:
             at = self.inner_index
             fresh[v] = self._scratch(buffers, TensorType(v.type.dtype, self.inner_extents), self.placed[v], at)
-            nest.store(fresh[v].buffer, at, self._element(nest, v))
+            nest.store(fresh[v].buffer, at, self._element(nest, v), v.type.dtype)
         for node in mine:
             dtype = carrier(node.result.type.dtype)
             kind = cast(ReduceKind, node.op.name.removeprefix("reduce_"))
@@ -116,10 +116,10 @@ class _Tile:
             for v in n.results:
                 if self.tail.get(v) == k and self._is_row(v) and self._is_read_after(v, k):
                     fresh[v] = self._scratch(buffers, TensorType(v.type.dtype, ()), self.placed[v], ())
-                    nest.store(fresh[v].buffer, (), self._element(nest, v))
+                    nest.store(fresh[v].buffer, (), self._element(nest, v), v.type.dtype)
         for i, v in enumerate(self.graph.outputs):
             if self._when(v) == k:
-                nest.store(str(len(self.graph.inputs) + i), self.placed[v], self._element(nest, v))
+                nest.store(str(len(self.graph.inputs) + i), self.placed[v], self._element(nest, v), v.type.dtype)
         return fresh
 
     def _element(self, nest: Nest, v: Value) -> Operand:
