@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -274,10 +275,7 @@ def _prepared(runner: Runner, weights: Sequence[TensorData]) -> list[np.ndarray]
     little more than what it makes.
     """
     program, (instance, _) = runner.program, runner.instance({})
-    outputs = []
-    for shape, type in zip(instance.shapes, program.outputs, strict=True):
-        size = int(np.prod(shape, dtype=np.int64)) * type.dtype.bytes
-        outputs.append(aligned(size)[:size].view(type.dtype.numpy).reshape(shape))
+    outputs = _side_by_side([(t.dtype.numpy, shape) for t, shape in zip(program.outputs, instance.shapes, strict=True)])
     frame = instance.new_frame()
     arrays = [w.array for w in weights]
     for i, array in enumerate((*arrays, *outputs)):
@@ -293,6 +291,17 @@ def _prepared(runner: Runner, weights: Sequence[TensorData]) -> list[np.ndarray]
         for base in [b for b, last in last_read.items() if last == i and b < len(weights)]:
             weights[base].release()
     return outputs
+
+
+def _side_by_side(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> list[np.ndarray]:
+    """Uninitialized arrays, 64-byte aligned, in one block: the system gives large ones large pages, and those faster."""
+    sizes = [int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for dtype, shape in arrays]
+    starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
+    block = aligned(starts[-1])
+    return [
+        block[start : start + size].view(dtype).reshape(shape)
+        for start, size, (dtype, shape) in zip(starts, sizes, arrays, strict=False)
+    ]
 
 
 def _bases_read(step: Step) -> set[int]:
