@@ -173,10 +173,15 @@ class _Call:
     def loop(self, step: LoopStep) -> None:
         trips = range(self.at(step.trips))
         for t in reversed(trips) if step.reverse else trips:
+            if step.condition is not None and self.truth(step.condition) != step.expected:
+                break
             for s in step.slices:
                 self.bases[s.base] = self.address(s.source) + t * self.at(s.stride)
             for inner in (*step.steps, *step.carries):
                 self.step(inner)
+
+    def truth(self, place: Location) -> bool:
+        return ctypes.c_uint8.from_address(self.address(place)).value != 0
 
     def at(self, dim: Dim) -> int:
         return evaluate(dim, self.dims)
@@ -207,13 +212,13 @@ def kernel_times(
 
 
 def report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelReport:
-    """What a step is and does at these dims."""
+    """What a step is and does at these dims; of a loop with a condition, what one trip does."""
     if isinstance(step, KernelStep):
         flops, size = evaluate(step.flops, dims), evaluate(step.bytes, dims)
         return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], flops, size, step.arithmetic)
     if isinstance(step, LoopStep):
         inner = [report(s, program, dims) for s in step.steps]
-        trips = evaluate(step.trips, dims)
+        trips = evaluate(step.trips, dims) if step.condition is None else 1
         flops, size = trips * sum(k.flops for k in inner), trips * sum(k.bytes for k in inner)
         arithmetic = max(inner, key=lambda k: k.flops).arithmetic if inner else ""
         footprint = sum(k.bytes for k in inner)

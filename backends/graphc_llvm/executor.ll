@@ -2,7 +2,8 @@
 
 %Step = type { ptr, ptr, ptr, i64, i64, i64, i64, ptr }  ; kernel, slots, dims, slot count, n, scratch bytes, threads, loop
 %Slot = type { i64, i64 }                                ; index of a base address, offset in bytes
-%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64 }  ; steps, count, trips, reverse, slices, count, copies, count
+; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be
+%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64, i64, i64, i64, i64 }
 %Slice = type { i64, i64, i64, i64 }                     ; base that is set, base it is computed from, offset, stride
 %Copy = type { i64, i64, i64, i64, i64 }                 ; target base and offset, source base and offset, bytes
 %Time = type { i64, i64 }
@@ -134,18 +135,36 @@ entry:
   %copies = load ptr, ptr %copies_field
   %copy_count_field = getelementptr %Loop, ptr %loop, i32 0, i32 7
   %copy_count = load i64, ptr %copy_count_field
+  %conditional_field = getelementptr %Loop, ptr %loop, i32 0, i32 8
+  %conditional_flag = load i64, ptr %conditional_field
+  %conditional = icmp ne i64 %conditional_flag, 0
+  %condition_field = getelementptr %Loop, ptr %loop, i32 0, i32 9
+  %condition = load i64, ptr %condition_field
+  %condition_offset_field = getelementptr %Loop, ptr %loop, i32 0, i32 10
+  %condition_offset = load i64, ptr %condition_offset_field
+  %expected_field = getelementptr %Loop, ptr %loop, i32 0, i32 11
+  %expected_flag = load i64, ptr %expected_field
+  %expected = icmp ne i64 %expected_flag, 0
   %last = sub i64 %trips, 1
   %backwards = icmp ne i64 %reverse, 0
   %some = icmp sgt i64 %trips, 0
   br i1 %some, label %trip, label %done
 trip:
   %i = phi i64 [ 0, %entry ], [ %i_next, %next ]
+  br i1 %conditional, label %ask, label %go
+ask:
+  %condition_at = call ptr @address(ptr %bases, i64 %condition, i64 %condition_offset)
+  %byte = load i8, ptr %condition_at
+  %truth = icmp ne i8 %byte, 0
+  %holds = icmp eq i1 %truth, %expected
+  br i1 %holds, label %go, label %done
+go:
   %mirrored = sub i64 %last, %i
   %t = select i1 %backwards, i64 %mirrored, i64 %i
   %has_slices = icmp sgt i64 %slice_count, 0
   br i1 %has_slices, label %slice, label %run
 slice:
-  %j = phi i64 [ 0, %trip ], [ %j_next, %slice ]
+  %j = phi i64 [ 0, %go ], [ %j_next, %slice ]
   %slice_at = getelementptr %Slice, ptr %slices, i64 %j
   %target = load i64, ptr %slice_at
   %source_field = getelementptr %Slice, ptr %slice_at, i32 0, i32 1

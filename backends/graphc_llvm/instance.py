@@ -57,6 +57,10 @@ class _Loop(ctypes.Structure):
         ("slice_count", ctypes.c_int64),
         ("copies", ctypes.c_void_p),
         ("copy_count", ctypes.c_int64),
+        ("conditional", ctypes.c_int64),
+        ("condition_base", ctypes.c_int64),
+        ("condition_offset", ctypes.c_int64),
+        ("expected", ctypes.c_int64),
     ]
 
 
@@ -133,7 +137,8 @@ class Instance:
         trips = self.at(step.trips)
         before = self.seconds
         table = self.steps(step.steps)
-        self.seconds = before + (self.seconds - before) * trips
+        if step.condition is None:  # otherwise one trip is counted, since nobody knows
+            self.seconds = before + (self.seconds - before) * trips
         slices = [x for s in step.slices for x in (s.base, *self.slot(s.source), self.at(s.stride))]
         copies = [x for c in step.carries for x in (*self.slot(c.target), *self.slot(c.source), self.at(c.bytes))]
         loop = _Loop(
@@ -145,6 +150,9 @@ class Instance:
             len(step.slices),
             self.longs(copies),
             len(step.carries),
+            step.condition is not None,
+            *(self.slot(step.condition) if step.condition is not None else (0, 0)),
+            step.expected,
         )
         self._kept.append(loop)
         return loop

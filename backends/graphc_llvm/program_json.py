@@ -88,6 +88,8 @@ class _Writer:
             "reverse": s.reverse,
             "slices": [[x.base, self.place(x.source), self.dim(x.stride)] for x in s.slices],
             "carries": [self.step(c)["copy"] for c in s.carries],
+            "condition": None if s.condition is None else self.place(s.condition),
+            "expected": s.expected,
         }
 
 
@@ -114,7 +116,9 @@ class _Reader:
         if "loop" in s:
             slices = tuple(Slice(base, self.place(p), self.dim(stride)) for base, p, stride in s["slices"])
             inner, carries = tuple(map(self.step, s["loop"])), tuple(map(self.copy, s["carries"]))
-            return LoopStep(s["name"], origin, inner, self.dim(s["trips"]), bool(s["reverse"]), slices, carries)
+            condition = None if s["condition"] is None else self.place(s["condition"])
+            trips, reverse, expected = self.dim(s["trips"]), bool(s["reverse"]), bool(s["expected"])
+            return LoopStep(s["name"], origin, inner, trips, reverse, slices, carries, condition, expected)
         operands, dims = tuple(map(self.place, s["operands"])), tuple(map(self.dim, s["dims"]))
         sizes = [self.dim(s[k]) for k in ("work", "scratch", "flops", "bytes")]
         nonempty = tuple(map(self.dim, s["nonempty"]))

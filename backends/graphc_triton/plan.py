@@ -58,7 +58,7 @@ def check_steps(program: Program) -> None:
     loops = [s for s in program.steps if isinstance(s, LoopStep)]
     if loops:
         raise UnsupportedOpError(
-            WHO, [Unsupported(s.name, ", ".join(s.origin), REFUSED["scan"], s.origin) for s in loops]
+            WHO, [Unsupported(s.name, ", ".join(s.origin), REFUSED[s.name], s.origin) for s in loops]
         )
 
 

@@ -14,6 +14,8 @@ REFUSED = {
     "scatter_nd": IN_ORDER,
     "sort": "sorting has no kernel",
     "scan": "a loop over kernels has no form in a CUDA graph of plain launches",
+    "if": "a branch between kernels has no form in a CUDA graph of plain launches",
+    "while": "a loop over kernels has no form in a CUDA graph of plain launches",
 }
 
 

@@ -1,4 +1,4 @@
-"""From a fused graph to a program: kernels in order, each value's place in memory, loops for scans."""
+"""From a fused graph to a program: kernels in order, each value's place in memory, loops for scans, branches and whiles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
 from graphc.lowering.donation import in_place
-from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+from graphc.lowering.program import (
+    ENDLESS,
+    ArenaBuffer,
+    CopyStep,
+    KernelStep,
+    Location,
+    LoopStep,
+    Program,
+    Slice,
+    Step,
+)
 from graphc.lowering.reports import arithmetic
+from graphc.ops.branching import UNBOUNDED
 
 
 class Kernel(Protocol):
@@ -130,6 +141,10 @@ class _Assembler(Generic[K]):
                 self.places[node.result] = self.places[node.operands[0]]
             elif node.op.name == "scan":
                 steps += self.scan(node)
+            elif node.op.name == "if":
+                steps += self.branches(node)
+            elif node.op.name == "while":
+                steps += self.loop(node)
             else:
                 try:
                     kernel = self.make_kernel(node)
@@ -206,22 +221,73 @@ class _Assembler(Generic[K]):
                 self.places[root] = place
         first_inner = len(self.buffers)
         inner = self.nodes(body, top=False)
-        copies = self.carry_copies(node, inner)
+        copies = self.carry_copies(list(zip(body.inputs[:carries], body.outputs, strict=False)), inner)
         slice_places = [s.base for s in slices[scanned:]]
         for value, base in zip(body.outputs[carries:], slice_places, strict=True):
             if self.places[value] != Location(base):
                 inner.append(CopyStep(Location(base), self.places[value], value.type.bytes))
-        for buffer in self.buffers[first_inner:]:
-            buffer.first = buffer.last = self.now
+        self.passing(first_inner)
         steps.append(LoopStep("scan", node.origin, tuple(inner), trips, node["reverse"], tuple(slices), tuple(copies)))
         return steps
 
-    def carry_copies(self, node: Node, inner: list[Step]) -> list[CopyStep]:
+    def branches(self, node: Node) -> list[Step]:
+        """One loop of at most one trip for each branch, both of which write the results where these lie."""
+        condition, *captures = (self.read(self.places[v]) for v in node.operands)
+        targets = [self.write(v) for v in node.results]
+        steps: list[Step] = []
+        for name, expected in (("then", True), ("otherwise", False)):
+            region = node[name]
+            self.places.update(zip(region.inputs, captures, strict=True))
+            inner = self.region(region, targets)
+            steps.append(LoopStep("if", node.origin, tuple(inner), 1, False, (), (), condition, expected))
+        return steps
+
+    def loop(self, node: Node) -> list[Step]:
+        """A loop of which each trip computes the carries, copies them, and computes the condition of the next."""
+        body, condition, count = node["body"], node["condition"], node["carries"]
+        flag = self.allocate(1)
+        carries = [self.allocate(v.type.bytes) for v in node.results]
+        initial = [self.read(self.places[v]) for v in node.operands]
+        steps: list[Step] = [
+            CopyStep(to, source, v.type.bytes) for to, source, v in zip(carries, initial, node.results, strict=False)
+        ]
+        for region in (condition, body):
+            self.places.update(zip(region.inputs, (*carries, *initial[count:]), strict=True))
+        self.places.update(zip(node.results, carries, strict=True))
+        asking = self.region(condition, [flag])
+        first = len(self.buffers)
+        inner = self.nodes(body, top=False)
+        inner += self.carry_copies(list(zip(body.inputs[:count], body.outputs, strict=True)), inner)
+        self.passing(first)
+        trips = ENDLESS if node["max_trips"] == UNBOUNDED else node["max_trips"]
+        loop = LoopStep("while", node.origin, (*inner, *asking), trips, False, (), (), flag)
+        return [*steps, *asking, loop]
+
+    def region(self, region: Graph, targets: list[Location]) -> list[Step]:
+        """The steps of a region whose inputs have places, and which leave its outputs at `targets`."""
+        first = len(self.buffers)
+        claimed: dict[Value, Location] = {}
+        for value, place in zip(region.outputs, targets, strict=True):
+            if _writes_where_told(_root(value)):
+                claimed.setdefault(_root(value), place)
+        self.places.update(claimed)
+        steps = self.nodes(region, top=False)
+        for value, place in zip(region.outputs, targets, strict=True):
+            if self.places[value] != place:
+                steps.append(CopyStep(place, self.places[value], value.type.bytes))
+        self.passing(first)
+        return steps
+
+    def passing(self, first: int) -> None:
+        """Buffers from number `first` on are in use at this step alone: they are those of regions."""
+        for buffer in self.buffers[first:]:
+            buffer.first = buffer.last = self.now
+
+    def carry_copies(self, carries: list[tuple[Value, Value]], inner: list[Step]) -> list[CopyStep]:
         """The copies of new carries over old ones; a new carry that is an old one goes through memory of its own."""
-        body, carries = node["body"], node["carries"]
-        olds = {self.places[v] for v in body.inputs[:carries]}
+        olds = {self.places[old] for old, _ in carries}
         copies = []
-        for old, new in zip(body.inputs[:carries], body.outputs[:carries], strict=True):
+        for old, new in carries:
             source = self.places[new]
             if source == self.places[old]:
                 continue
@@ -251,7 +317,9 @@ def _writes_where_told(value: Value) -> bool:
     producer = value.producer
     if producer is None or producer.op.name == "constant":
         return False
-    return producer.op.name != "scan" or value.index >= producer["carries"]
+    if producer.op.name == "scan":
+        return bool(value.index >= producer["carries"])
+    return producer.op.name != "while"
 
 
 def _resolve(step: Step, slice_base: int) -> Step:
@@ -276,4 +344,6 @@ def _resolve(step: Step, slice_base: int) -> Step:
         step.reverse,
         tuple(Slice(slice_base - s.base - 1, place(s.source), s.stride) for s in step.slices),
         tuple(map(copy, step.carries)),
+        None if step.condition is None else place(step.condition),
+        step.expected,
     )

@@ -21,7 +21,7 @@ def _may_share(graph: Graph, position: dict[Node, int], given: Value, output: in
         return True
     writer = taking.producer
     returned_once = graph.outputs.count(taking) == 1
-    if writer is None or writer.op.name in ("constant", "reshape", "scan") or not returned_once:
+    if writer is None or writer.op.name in ("constant", "reshape", "scan", "if", "while") or not returned_once:
         return False
     for alias in aliases:
         if alias.is_output:

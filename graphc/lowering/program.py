@@ -68,9 +68,17 @@ class Slice:
     stride: Dim
 
 
+ENDLESS = 2**62
+"""Trips of a loop that only its condition ends."""
+
+
 @dataclass(frozen=True)
 class LoopStep:
-    """Runs `steps` `trips` times; before each trip the slices move, after it the carries are copied, in order."""
+    """Runs `steps` `trips` times; before each trip the slices move, after it the carries are copied, in order.
+
+    With a condition, the bool that lies there is read before each trip, and the loop ends where it isn't `expected`: a loop of
+    one trip is a branch, one of ENDLESS trips runs until its steps change the condition.
+    """
 
     name: str
     origin: tuple[str, ...]
@@ -79,6 +87,8 @@ class LoopStep:
     reverse: bool
     slices: tuple[Slice, ...]
     carries: tuple[CopyStep, ...]
+    condition: Location | None = None
+    expected: bool = True
 
 
 Step = KernelStep | CopyStep | LoopStep

@@ -12,6 +12,7 @@ from graphc.ops import (
     activations,
     attention,
     batch_norm_training,
+    branching,
     constants,
     contraction,
     control,
@@ -37,8 +38,9 @@ from graphc.ops import (
 GROUP = "graphc.operators"
 
 FAMILIES = (
-    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, random,
-    markers, fusion, activations, softmax, normalization, batch_norm_training, attention, pooling, lrn, recurrent, resize, winograd,
+    constants, elementwise, movement, reductions, indexing, sorting, contraction, convolution, windows, control, branching,
+    random, markers, fusion, activations, softmax, normalization, batch_norm_training, attention, pooling, lrn, recurrent,
+    resize, winograd,
 )  # fmt: skip
 
 

@@ -81,7 +81,12 @@ def backpropagate(
             continue
         b.origin = node.origin or around
         given = [found[v] if v in found else b.full_like(0, v) for v in node.results]
-        for value, cotangent in zip(node.operands, node.op.vjp(b, node, given), strict=True):
+        try:
+            emitted = node.op.vjp(b, node, given)
+        except UnsupportedOpError as e:  # something in a region, or a form of this operator
+            missing += e.unsupported
+            continue
+        for value, cotangent in zip(node.operands, emitted, strict=True):
             if cotangent is not None and value in active:
                 add_cotangent(b, found, value, cotangent)
     b.origin = around

@@ -270,6 +270,8 @@ TORCH: dict[str, Function] = {
 }  # fmt: skip
 
 NOT_IN_TORCH = {
+    "if": "control flow; tests/ops/test_branching.py compares it with torch",
+    "while": "control flow; tests/ops/test_branching.py compares it with torch",
     "scan": "control flow; tests/ops/test_control.py compares it with a loop in torch",
     "winograd_conv": "it takes transformed weights; finite differences check it in tests/ops/test_operators.py",
 }

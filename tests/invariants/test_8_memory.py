@@ -22,6 +22,7 @@ def buffers_of(step: Step, program: Program) -> Iterator[int]:
             places += [step.target, step.source]
         case LoopStep():
             places += [s.source for s in step.slices]
+            places += [step.condition] if step.condition is not None else []
             places += [p for c in step.carries for p in (c.target, c.source)]
             for inner in step.steps:
                 yield from buffers_of(inner, program)

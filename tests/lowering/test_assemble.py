@@ -108,6 +108,8 @@ class Machine:
     def loop(self, s: LoopStep) -> None:
         trips = self.at(s.trips)
         for t in reversed(range(trips)) if s.reverse else range(trips):
+            if s.condition is not None and bool(self.memory(s.condition, 1)[0]) != s.expected:
+                break
             for x in s.slices:
                 stride = self.at(x.stride)
                 whole = self.memory(x.source, trips * stride)
