@@ -94,6 +94,11 @@ class Cache:
             ) from error
 
 
+def cached_code(key: str, cache: Cache | None) -> bytes | None:
+    """The object code of the kernel with that key, if it was compiled before."""
+    return None if cache is None else cache.get(f"kernel {key}")
+
+
 def _name(key: str) -> tuple[str, bytes]:
     digest = hashlib.sha256(key.encode())
     return digest.hexdigest(), digest.digest()

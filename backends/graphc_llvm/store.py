@@ -11,8 +11,7 @@ import numpy as np
 from graphc.errors import ArtifactError
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES
-from graphc_llvm.cache import Cache
-from graphc_llvm.kernels import cached_code
+from graphc_llvm.cache import Cache, cached_code
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.sources import PROGRAM_MAKERS, sources_digest

@@ -1,0 +1,73 @@
+"""A graph's way from the passes to a program and its kernels. Only compiling needs this; restoring what is cached doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc import config
+from graphc.backend import CompileOptions
+from graphc.ir.graph import Graph
+from graphc.ir.text import print_graph
+from graphc.lowering.assemble import assemble
+from graphc.lowering.prepare import split_prepare
+from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc_llvm.attention import FuseAttention
+from graphc_llvm.cache import Cache
+from graphc_llvm.kernels import KernelMaker, compile_kernels
+from graphc_llvm.packing import Pack
+from graphc_llvm.segment import Code, Compiled
+from graphc_llvm.target import parse_target
+from graphc_llvm.winograd import Winograd
+
+PIPELINE = (
+    "canonicalize",
+    "fold-constants",
+    "lift",
+    "fold-batch-norm",
+    "decompose",
+    "simplify-algebra",
+    "channels-last",
+    "convolution-gradients",
+    "canonicalize",
+    "fold-constants",
+    "cse",
+    "dce",
+)
+"""What comes before packing, the split and fusion."""
+
+
+def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
+    """The passes that the backend runs, in order."""
+    target = parse_target(options.target)
+    approximate: list[str | Pass] = [Winograd(target)] if options.numerics == "fast" else []
+    if options.precision != "f32":
+        approximate.append("mixed-precision")
+    return (*PIPELINE, *approximate, FuseAttention(target), Pack(target), "cse", "dce")
+
+
+def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:
+    """The program of a graph that went through the pipeline: split, fused, assembled, its kernels compiled."""
+    target = parse_target(options.target)
+    prepare, main, weights = split_prepare(graph)
+    fuse = PassManager(resolve_passes(["fuse"]), verify=options.verify)
+    for part in (prepare, main):
+        fuse.run(part, context)
+    maker = KernelMaker(target, options.numerics)
+    planned = [
+        assemble(part, constants, maker, "the llvm backend")
+        for part, constants in ((prepare, 0), (main, len(prepare.outputs)))
+    ]
+    kernels = {k.key: k for s in planned for k in s.kernels}
+    cache = Cache(config.cache_dir()) if options.cache else None
+    objects = compile_kernels(kernels.values(), target, cache)
+    known = {w.digest: i for i, w in enumerate(context.weights)}
+    codes = [
+        Code(s.program, objects, tuple(None if c is None else known.get(c.digest, c) for c in s.constants))
+        for s in planned
+    ]
+    stages = {
+        "prepare": print_graph(prepare),
+        "fused": print_graph(main),
+        "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.loops}" for k in kernels.values()),
+    }
+    return Compiled(codes[1], codes[0], tuple(known.get(w.digest, w) for w in weights), stages)
