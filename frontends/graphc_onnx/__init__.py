@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.ir.graph import Graph
+from graphc.training.trainable import Trainable
 from graphc_onnx.convert import convert
 from graphc_onnx.reading import read_model
 from graphc_onnx.symbols import Symbols
+from graphc_onnx.training import import_training
 
 if TYPE_CHECKING:
     from graphc_onnx.onnx_backend import OnnxBackend
 
-__all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "import_model"]
+__all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "import_model", "import_training"]
 
 
 def import_model(
@@ -43,6 +45,16 @@ class OnnxFrontend:
     ) -> Graph:
         """See `graphc_onnx.import_model`."""
         return import_model(model, example_inputs=example_inputs, dynamic=dynamic)
+
+    def import_training(
+        self,
+        model: Any,
+        *,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        dynamic: Mapping[str, Mapping[int, Any]] | None = None,
+    ) -> Trainable:
+        """See `graphc_onnx.import_training`; ONNX says all that `example_inputs` could."""
+        return import_training(model, dynamic=dynamic)
 
 
 FRONTEND = OnnxFrontend()

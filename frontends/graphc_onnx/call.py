@@ -26,6 +26,7 @@ from graphc_onnx.imported import (
     materialize,
     sources,
 )
+from graphc_onnx.learned import Mode
 from graphc_onnx.tensors import type_name
 
 Results: TypeAlias = Value | Item | Sequence[Value | Item | None] | None
@@ -59,6 +60,7 @@ class Call:
         b: Builder,
         contents: Contents,
         within: Within,
+        mode: Mode,
     ) -> None:
         self.op = op
         self.layer = layer
@@ -69,6 +71,7 @@ class Call:
         self.b = b
         self.contents = contents
         self.within = within
+        self.mode = mode
 
     # Operands
 

@@ -26,6 +26,7 @@ from graphc_onnx.imported import (
     check_size,
     materialize,
 )
+from graphc_onnx.learned import Mode
 from graphc_onnx.reading import OnnxModel, normal_domain, read_opsets
 from graphc_onnx.schemas import AttributeValue, check_nodes, find_schema, node_attributes
 from graphc_onnx.shape_arithmetic import fold_shapes
@@ -65,12 +66,21 @@ class Unknown(Exception):
     """An operand comes from a node that was refused, so nothing can be said of this one."""
 
 
-def convert(model: OnnxModel, symbols: Symbols, constants: Mapping[str, np.ndarray] | None = None) -> Graph:
+def convert(
+    model: OnnxModel,
+    symbols: Symbols,
+    constants: Mapping[str, np.ndarray] | None = None,
+    trained: Mapping[str, np.ndarray] | None = None,
+) -> Graph:
     """The graph of a model that was read; inputs in `constants` aren't inputs of the graph but have these contents.
 
+    trained: contents of initializers in place of the file's; nodes in training mode are then taken for inference.
     Raises UnsupportedOpError for all nodes at once that it can't take, ModelError for what breaks ONNX's rules.
     """
-    return _Importer(model).run(symbols, constants or {})
+    importer = Importer(model)
+    if trained is not None:
+        importer.trained, importer.mode = trained, Mode(evaluating=True)
+    return importer.run(symbols, constants or {})
 
 
 def check_contents(info: ValueInfoProto, contents: np.ndarray) -> None:
@@ -87,7 +97,9 @@ def check_contents(info: ValueInfoProto, contents: np.ndarray) -> None:
         raise ModelError(f"input {info.name} doesn't fit its type", seen=seen, expected=expected)
 
 
-class _Importer:
+class Importer:
+    """A model on its way to a graph; `trained`: contents of its initializers in place of the file's."""
+
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
         self.graph = Graph(_identifier(model.proto.graph.name))
@@ -97,6 +109,8 @@ class _Importer:
         self.depth = 0
         self.inlined = 0
         self.named: dict[str, int] = {}
+        self.mode = Mode()
+        self.trained: Mapping[str, np.ndarray] = {}
 
     def run(self, symbols: Symbols, constants: Mapping[str, np.ndarray]) -> Graph:
         self.unsupported += check_nodes(self.model)
@@ -105,11 +119,14 @@ class _Importer:
         names: dict[str, Item | None] = {}
         scope = Scope(names, self.model.opsets)
         self.initializers(proto, scope, self.model.stored)
+        self.learn(names)
         self.inputs(proto, names, symbols, constants)
         self.nodes(proto.node, scope)
         if self.unsupported:
             self.raise_unsupported()
         self.outputs(proto, names)
+        if self.mode.learned is not None:
+            self.mode.learned.return_state()
         self.drop_unused()
         return self.graph
 
@@ -131,6 +148,14 @@ class _Importer:
         for sparse in proto.sparse_initializer:
             scope.names[sparse.values.name] = None
             self.unsupported.append(Unsupported("initializer", sparse.values.name, "sparse tensors aren't supported"))
+
+    def learn(self, names: dict[str, Item | None]) -> None:
+        """Gives the model's initializers what they learned, or offers them to be learned."""
+        names.update((name, Tensor.of(array, name)) for name, array in self.trained.items())
+        if self.mode.learned is not None:
+            for item in names.values():
+                if isinstance(item, Tensor):
+                    self.mode.learned.offer(item)
 
     def array(self, tensor: TensorProto, layer: str, stored: np.ndarray | None = None) -> np.ndarray:
         if tensor.data_type not in ONNX_DTYPES and (tensor.data_type in STORAGE or tensor.data_type in _FOREIGN):
@@ -275,7 +300,9 @@ class _Importer:
         opset = scope.opsets[normal_domain(node.domain)]
         outputs = tuple(node.output)
         within = Within(inline, lambda graph, types: self.region(graph, types, scope, layer))
-        return Call(node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, within)
+        return Call(
+            node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, within, self.mode
+        )
 
     def operands(self, names: Iterable[str], scope: Scope) -> list[Item | None]:
         operands: list[Item | None] = []
@@ -325,7 +352,8 @@ class _Importer:
         self, proto: GraphProto, types: Sequence[TensorType], scope: Scope, layer: str
     ) -> tuple[Graph, list[Value]]:
         """A subgraph as a closed graph with inputs of these types, then captures; and what it captures."""
-        inner = _Importer(self.model)
+        inner = Importer(self.model)
+        inner.mode = self.mode
         inner.unsupported, inner.known_bad = self.unsupported, self.known_bad
         inner.depth, inner.inlined = self.depth, self.inlined
         names: dict[str, Item | None] = {}
@@ -339,7 +367,8 @@ class _Importer:
             if not isinstance(item, Tensor):
                 raise Refused("a sequence from outside of the body isn't supported")
             known = self.contents.known(item)
-            if known is not None:
+            learns = self.mode.learned is not None and self.mode.learned.owns(item)
+            if known is not None and not learns:
                 names[name] = Tensor(item.type, known=known)
                 continue
             captures.append(materialize(Builder(self.graph), item))

@@ -77,7 +77,7 @@ def _conv_transpose(c: Call) -> Value:
 def _without_padding(c: Call) -> Call:
     """The node with the padding left out, which means something else here."""
     attributes = {k: v for k, v in c.attributes.items() if k not in ("pads", "auto_pad")}
-    return Call(c.op, c.layer, c.opset, attributes, c.operands, c.outputs, c.b, c.contents, c.within)
+    return Call(c.op, c.layer, c.opset, attributes, c.operands, c.outputs, c.b, c.contents, c.within, c.mode)
 
 
 def _transposed_padding(

@@ -144,13 +144,6 @@ def _numbers_only(function: Any, what: str) -> Converter:
     return convert
 
 
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
-
-
-def _refused_at_random(c: Call) -> Value:
-    raise Refused("random numbers aren't supported")
-
-
 CONVERTERS: Mapping[str, Converter] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
@@ -159,5 +152,4 @@ CONVERTERS: Mapping[str, Converter] = {
     "Trilu": _trilu,
     "OneHot": _one_hot,
     "NonZero": _numbers_only(lambda c, x: np.array(np.nonzero(x), np.int64).reshape(x.ndim, -1), "elements"),
-    **dict.fromkeys(_RANDOM, _refused_at_random),
 }

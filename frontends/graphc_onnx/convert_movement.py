@@ -357,17 +357,6 @@ def _center_crop_pad(c: Call) -> Value:
     return padded(c, x, c.b.scalar(0, x.type.dtype), low, high)
 
 
-def _dropout(c: Call) -> list[Value]:
-    """The identity: inference drops nothing."""
-    x = c.x()
-    if c.opset >= 12 and c.has(2) and c.numbers(2, "training mode").any():
-        ratio = float(c.numbers(1, "ratio").reshape(-1)[0]) if c.has(1) else 0.5
-        if ratio != 0:
-            raise Refused("training mode, which drops elements at random, isn't supported")
-    mask = c.b.full(True, x.type.with_dtype(c.dtype(9)))
-    return [x, mask if c.opset >= 10 else c.b.cast(mask, x.type.dtype)][: len(c.outputs)]
-
-
 def _shape_of(c: Call) -> Value:
     raise Refused("a sequence has no shape")
 
@@ -388,7 +377,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "SpaceToDepth": _space_to_depth,
     "ReverseSequence": _reverse_sequence,
     "CenterCropPad": _center_crop_pad,
-    "Dropout": _dropout,
     "Shape": _shape_of,
     "Size": _shape_of,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from graphc.ir.graph import Value
 from graphc.ir.types import DType
@@ -11,16 +12,33 @@ from graphc_onnx.convert_reduce import average, keep_axes, lp_norm
 from graphc_onnx.imported import Refused, broadcast_to
 
 
-def _batch_normalization(c: Call) -> Value:
-    """Inference: by the stored statistics."""
+def _batch_normalization(c: Call) -> list[Value]:
+    """By the stored statistics, or in training by the batch's, towards which the stored ones move."""
     x, dtype = c.x(), c.tensor(0).type.dtype
-    extra = [name for name in c.outputs[1:] if name]
-    if c.get("training_mode", 0) or extra:
-        raise Refused("training mode isn't supported")
+    learned = c.mode.learned
+    if (c.get("training_mode", 0) or any(c.outputs[1:])) and learned is None and not c.mode.evaluating:
+        raise Refused("training mode isn't supported in inference")
     if c.get("spatial", 1) == 0:
         raise Refused("statistics for each position (spatial=0) aren't supported")
-    parameters = [c.b.cast(c.x(i), dtype) for i in range(1, 5)]
-    return c.b.op("batch_norm", x, *parameters, axis=1 if x.type.rank > 1 else 0, epsilon=float(c.get("epsilon")))
+    options: dict[str, Any] = {"axis": 1 if x.type.rank > 1 else 0, "epsilon": float(c.get("epsilon"))}
+    scale, bias = (c.b.cast(c.x(i), dtype) for i in (1, 2))
+    stored = [c.x(i) for i in (3, 4)]
+    if learned is None or not (c.get("training_mode", 0) or learned.owns(c.tensor(3))):
+        y = c.b.op("batch_norm", x, scale, bias, *(c.b.cast(v, dtype) for v in stored), **options)
+        return [y, *stored][: len(c.outputs)]
+    learned.check_outside_of_regions(c.b)
+    y, *batch = c.b.ops("batch_norm_training", x, scale, bias, **options)
+    moved = [_moved(c, old, new) for old, new in zip(stored, batch, strict=True)]
+    for i, new in zip((3, 4), moved, strict=True):
+        learned.update(c.tensor(i), new)
+    return [y, *moved][: len(c.outputs)]
+
+
+def _moved(c: Call, stored: Value, batch: Value) -> Value:
+    """stored * momentum + batch * (1 - momentum); no gradient passes."""
+    momentum = float(c.get("momentum"))
+    batch = c.b.cast(c.b.op("stop_gradient", batch), stored.type.dtype)
+    return c.b.op("add", c.scaled("mul", stored, momentum), c.scaled("mul", batch, 1 - momentum))
 
 
 def _layer_normalization(c: Call) -> list[Value | None]:

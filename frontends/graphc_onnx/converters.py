@@ -17,6 +17,7 @@ from graphc_onnx import (
     convert_norm,
     convert_pool,
     convert_quantize,
+    convert_random,
     convert_recurrent,
     convert_reduce,
     convert_resize,
@@ -27,7 +28,7 @@ from graphc_onnx.call import Converter
 _FAMILIES = (
     convert_elementwise, convert_movement, convert_reduce, convert_contraction, convert_conv, convert_pool,
     convert_norm, convert_creation, convert_indexing, convert_recurrent, convert_control,
-    convert_attention, convert_loss, convert_resize, convert_quantize,
+    convert_attention, convert_loss, convert_resize, convert_quantize, convert_random,
     convert_sequence,
 )  # fmt: skip
 
