@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphc.backend import CompileOptions, KernelReport, KernelTime, Limits, MemoryReport
+from graphc.backend import CompileOptions, KernelReport, KernelTime, MemoryReport
 from graphc.errors import NumericError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph, Node
 from graphc.ir.symbolic import Dim, evaluate
 from graphc.ir.text import print_graph
+from graphc.kernel_reports import kernel_times, report
 from graphc.lowering.assemble import assemble
 from graphc.lowering.kernel import SourceKernel
-from graphc.lowering.memory import ALIGNMENT, Lifetime, plan
+from graphc.lowering.memory import Lifetime, aligned, plan
 from graphc.lowering.prepare import split_prepare
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 from graphc.lowering.status import MEANING, Status
@@ -190,37 +191,7 @@ class _Call:
         return self.bases[place.base] + (0 if place.buffer is None else self.offsets[place.buffer])
 
 
-def aligned(size: int) -> np.ndarray:
-    """Uninitialized memory of `size` bytes, 64-byte aligned; never empty."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + max(size, 1)]
-
-
 def kernel_steps(steps: Sequence[Step]) -> list[KernelStep]:
     """The kernel calls among steps, those in loops included."""
     inside = [kernel_steps(s.steps) if isinstance(s, LoopStep) else [s] for s in steps if not isinstance(s, CopyStep)]
     return [s for found in inside for s in found if isinstance(s, KernelStep)]
-
-
-def kernel_times(
-    program: Program, dims: Mapping[str, int], seconds: Sequence[float], limits: Limits | None = None
-) -> list[KernelTime]:
-    """What each step of a run at these dims did, and its time."""
-    reports = (report(step, program, dims) for step in program.steps)
-    return [KernelTime(r, s, limits) for r, s in zip(reports, seconds, strict=True)]
-
-
-def report(step: Step, program: Program, dims: Mapping[str, int]) -> KernelReport:
-    """What a step is and does at these dims; of a loop with a condition, what one trip does."""
-    if isinstance(step, KernelStep):
-        flops, size = evaluate(step.flops, dims), evaluate(step.bytes, dims)
-        return KernelReport(step.name, step.origin, program.kernels[step.kernel][0], flops, size, step.arithmetic)
-    if isinstance(step, LoopStep):
-        inner = [report(s, program, dims) for s in step.steps]
-        trips = evaluate(step.trips, dims) if step.condition is None else 1
-        flops, size = trips * sum(k.flops for k in inner), trips * sum(k.bytes for k in inner)
-        arithmetic = max(inner, key=lambda k: k.flops).arithmetic if inner else ""
-        footprint = sum(k.bytes for k in inner)
-        return KernelReport(step.name, step.origin, " ".join(k.key for k in inner), flops, size, arithmetic, footprint)
-    return KernelReport("copy", (), "copy", 0, 2 * evaluate(step.bytes, dims))

@@ -15,9 +15,8 @@ import numpy as np
 
 from graphc.backend import MemoryReport
 from graphc.errors import GraphcError, NumericError
-from graphc.host import aligned
 from graphc.ir.symbolic import Dim, evaluate
-from graphc.lowering.memory import Lifetime, plan
+from graphc.lowering.memory import Lifetime, aligned, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 from graphc_llvm.entry import CallContext
 

@@ -20,7 +20,7 @@ import llvmlite.ir as ir
 
 from graphc import config
 from graphc.backend import Limits
-from graphc.host import aligned
+from graphc.lowering.memory import aligned
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.cache import Cache
 from graphc_llvm.emit import (

@@ -15,11 +15,12 @@ import numpy as np
 
 from graphc.backend import KernelReport, KernelTime, MemoryReport
 from graphc.errors import NumericError, ShapeError
-from graphc.host import aligned, kernel_times, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.mapped import is_mapped
 from graphc.ir.tensor_data import TensorData
+from graphc.kernel_reports import kernel_times, report
+from graphc.lowering.memory import aligned
 from graphc.lowering.program import CopyStep, KernelStep, LoopStep, Program, Step
 from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry

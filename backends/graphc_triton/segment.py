@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from graphc.backend import KernelReport, KernelTime, MemoryReport
-from graphc.host import kernel_times, report
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Expr, evaluate
 from graphc.ir.tensor_data import TensorData
+from graphc.kernel_reports import kernel_times, report
 from graphc.lowering.program import Program
 from graphc_triton.kernels import TritonKernel
 from graphc_triton.plan import make_plan

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
 
@@ -54,3 +56,10 @@ def _best_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def aligned(size: int) -> np.ndarray:
+    """Uninitialized memory of `size` bytes, 64-byte aligned; never empty."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + max(size, 1)]

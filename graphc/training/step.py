@@ -14,9 +14,9 @@ from graphc.arguments import Expected, as_arrays
 from graphc.artifact import write_whole
 from graphc.errors import ArtifactError, GraphcError
 from graphc.executable import Executable
-from graphc.host import aligned
 from graphc.interpreter import Watch, interpret
 from graphc.ir.graph import Graph
+from graphc.lowering.memory import aligned
 from graphc.training.build import StepGraph
 from graphc.training.entries import Entry
 from graphc.training.optimizers.optimizer import Optimizer
