@@ -56,7 +56,8 @@ _HOME = {
     "compile": "driver", "import_model": "driver", "import_training": "driver", "load": "driver", "run_passes": "driver",
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
     "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
-    "compile_training": "training.compile", "Trainer": "training.trainer", "TrainingStep": "training.step", "Group": "training.recipe",
+    "compile_training": "training.compile", "Trainer": "training.trainer", "TrainingStep": "training.step",
+    "Group": "training.recipe",
     **dict.fromkeys(
         ("LAMB", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Lookahead", "NAdam", "RMSprop", "Rprop"),
         "training.optimizers"),

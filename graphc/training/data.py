@@ -161,7 +161,7 @@ def prefetched(batches: Iterator[Batch], waiting: Callable[[], None], depth: int
             yield item
     finally:
         stop.set()
-        worker.join(timeout=5)
+        worker.join(timeout=1)  # a dataset that hangs must not hang what comes after it
 
 
 _END = object()

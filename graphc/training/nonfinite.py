@@ -60,13 +60,14 @@ def nonfinite_loss(step: TrainingStep, rewind: Rewind, loss: float, where: str) 
     The layer is found by running steps again in the interpreter, which may take long: that of the batch, and where a
     parameter was NaN already, the one before. The step is left as it was before the trouble began: so many batches back.
     """
-    for back in range(1, min(rewind.count, 2) + 1):
-        search = _Search()
-        with suppress(_Found):
-            step.interpret(*rewind.back(back), watch=search)
-        value = search.nan if search.nan is not None else search.infinite
-        if value is None or value.producer is not None:
-            break
+    search, back = _search(step, rewind, 1), 1
+    if search.of_kept and rewind.count > 1:
+        earlier = _search(step, rewind, 2)
+        if earlier.found is not None:
+            search, back = earlier, 2
+        else:
+            rewind.back(1)
+    value = search.found
     if value is None:
         hint = 'it is finite in the interpreter: numerics="strict" may help'
         return NumericError(f"the loss is {loss} {where}", layer="unknown", hint=hint), back
@@ -82,15 +83,31 @@ class _Found(Exception):
     """Ends the interpreter's run at the first NaN."""
 
 
-class _Search:
-    """Watches a run: the first value with a NaN, and the first with an infinity where no operand has one."""
+def _search(step: TrainingStep, rewind: Rewind, back: int) -> _Search:
+    batch = rewind.back(back)
+    search = _Search(len(batch))
+    with suppress(_Found):
+        step.interpret(*batch, watch=search)
+    return search
 
-    def __init__(self) -> None:
+
+class _Search:
+    """Watches a run: the first value with a NaN, and the first with an infinity that isn't only moved from an operand."""
+
+    def __init__(self, batch: int) -> None:
+        """batch: how many arrays it has; the graph's other inputs are what the step keeps."""
         self.nan: Value | None = None
         self.infinite: Value | None = None
         self.ranges: dict[Value, tuple[float, float]] = {}
+        self.of_kept = False
+        self._seen, self._batch = 0, batch
+
+    @property
+    def found(self) -> Value | None:
+        return self.nan if self.nan is not None else self.infinite
 
     def __call__(self, value: Value, array: np.ndarray) -> None:
+        self._seen += 1
         if not value.type.dtype.is_float or array.size == 0:
             return
         wide = array.astype(np.float64) if array.dtype.itemsize == 2 else array
@@ -98,10 +115,12 @@ class _Search:
         self.ranges[value] = low, high
         if np.isnan(low):
             self.nan = value
+            self.of_kept = value.producer is None and self._seen > self._batch
             raise _Found
         # Masks hold infinities on purpose: what is only moved or chosen from them is no trouble by itself.
         if self.infinite is None and not np.isfinite([low, high]).all() and _computed(value.producer):
             self.infinite = value
+            self.of_kept = value.producer is None and self._seen > self._batch
 
 
 def _computed(node: Node | None) -> bool:
