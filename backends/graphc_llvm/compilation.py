@@ -39,10 +39,13 @@ PIPELINE = (
 def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
     """The passes that the backend runs, in order."""
     target = parse_target(options.target)
-    approximate: list[str | Pass] = [Winograd(target)] if options.numerics == "fast" else []
+    passes: list[str | Pass] = [*PIPELINE]
+    if options.numerics == "fast":
+        passes.append(Winograd(target))
+    passes.append(FuseAttention(target))
     if options.precision != "f32":
-        approximate.append("mixed-precision")
-    return (*PIPELINE, *approximate, FuseAttention(target), Pack(target), "cse", "dce")
+        passes.append("mixed-precision")
+    return (*passes, Pack(target), "cse", "dce")
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:

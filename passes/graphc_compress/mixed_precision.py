@@ -70,8 +70,17 @@ class _Rounding:
                 self.viewed[v] = b.op(node.op, self.narrow(b, node.operands[0]), **node.attributes)
             return self.viewed[v]
         if v not in self.rounded:
-            self.rounded[v] = b.cast(v, self.dtype)
+            fused = node is not None and node.op.name == "fusion" and len(node.results) == len(v.uses) == 1
+            self.rounded[v] = self.fused(node, v) if fused and node is not None else b.cast(v, self.dtype)
         return self.rounded[v]
+
+    def fused(self, node: Node, v: Value) -> Value:
+        """The result of a fusion, which one node reads, rounded inside of it."""
+        body, _ = node["body"].clone()
+        (result,) = body.outputs
+        body.set_outputs([Builder(body, origin=node.origin).cast(result, self.dtype)])
+        b = Builder(self.graph, before=node, origin=node.origin)
+        return b.op("fusion", *node.operands, **{**node.attributes, "body": body})
 
     def share(self) -> int:
         """Lets every reader of what was rounded read it rounded, where that is all of its readers; how many values."""
