@@ -110,7 +110,7 @@ def _is_counted(node: Node) -> bool:
 
 
 def _views_around(core: set[Node], last: Node) -> tuple[Sequence[Node], Sequence[Node]]:
-    """(views that operands of the products are read through, views of the result up to its last transpose)."""
+    """(views that operands of the products are read through, views and casts of the result up to its last transpose or cast)."""
     before: list[Node] = []
     for product in (n for n in core if n.op.name == "dot"):
         waiting = [v.producer for v in product.operands]
@@ -121,11 +121,11 @@ def _views_around(core: set[Node], last: Node) -> tuple[Sequence[Node], Sequence
                 waiting += [v.producer for v in node.operands]
     after: list[Node] = []
     value = last.result
-    while len(value.uses) == 1 and value.users and value.users[0].op.name in ("reshape", "transpose"):
+    while len(value.uses) == 1 and value.users and value.users[0].op.name in ("reshape", "transpose", "cast"):
         (user,) = value.users
         after.append(user)
         value = user.result
-    while after and after[-1].op.name != "transpose":
+    while after and after[-1].op.name == "reshape":
         after.pop()
     return before, after
 

@@ -24,12 +24,14 @@ import llvmlite.ir as ir
 
 from graphc.ir.symbolic import Dim, bounds, ceildiv
 from graphc.lowering.contraction import Affine
-from graphc.lowering.loop_body import Store
+from graphc.lowering.loop_body import Axis, Store
 from graphc_llvm.abi import KERNEL_TYPE
+from graphc_llvm.attention_pack import Rows, pack_keys, pack_pairs, read
 from graphc_llvm.attention_products import Products
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction
 from graphc_llvm.emit import (
+    BF16,
     ELEMENT_TYPES,
     I32,
     I64,
@@ -43,7 +45,6 @@ from graphc_llvm.emit import (
     i32,
     i64,
     load,
-    load_masked,
     load_vector,
     offset,
     reduce_vector,
@@ -55,8 +56,8 @@ from graphc_llvm.emit import (
 from graphc_llvm.gemm_epilogue import Epilogue, Strip
 from graphc_llvm.math.exp import exp_of_nonpositive, exp_of_nonpositive_or_zero
 from graphc_llvm.math.lanes import Lanes
-from graphc_llvm.memory import transpose
-from graphc_llvm.register_tile import Left, add_products
+from graphc_llvm.pairs import add_pairs, narrow, splat_pair
+from graphc_llvm.register_tile import Add, Left, add_products
 from graphc_llvm.target import Target
 
 MOST_KEYS = 1024
@@ -112,6 +113,7 @@ class _Areas:
         rows = 0 if self.one else block_rows(p)
         sizes = {
             "packed": depth * self.keys,
+            "values": self.keys // 2 * self.columns if p.pair else 0,
             "weights": s.tile_rows * self.keys,
             "tile": s.tile_rows * r.width,
             "sums": rows * self.columns,
@@ -219,55 +221,26 @@ class _Emitter:
             factors, totals = self.softmax(self.b.sub(row, start), count)
             self.weigh(row, start, stop, first, count, factors, totals, last)
 
-    # k in panels
+    # k and v in scratch
 
     def pack(self, first: ir.Value, count: ir.Value) -> None:
-        """k's block as [panel][depth][lane]; lanes of keys that there aren't are undefined, or repeat the last key."""
-        b, s = self.b, self.s
-        depth = int_of(s.inner.extent)
-        with for_range(b, i64(0), count, self.lanes, "group") as group:
-            panel, lane = b.udiv(group, i64(s.width)), b.urem(group, i64(s.width))
-            to = offset(b, self.place["packed"], b.add(b.mul(panel, i64(depth * s.width)), lane), self.element)
-            if s.b_address.of(s.inner.name) == 1:
-                self.pack_rows(to, b.add(first, group), b.sub(b.add(first, count), i64(1)), depth)
-            else:
-                self.pack_columns(to, b.add(first, group), b.sub(count, group), depth)
+        """k's block in panels, and, where pairs are multiplied, v's in pairs of keys."""
+        b, s, r = self.b, self.s, self.r
+        terms = 2 if self.p.pair else 1
+        element = BF16 if self.p.pair else self.element
+        keys = self.rows(self.of_scores, s, s.column, s.inner, self.k, first)
+        pack_keys(b, keys, count, int_of(s.inner.extent), terms, s.width, element, self.place["packed"], self.lanes)
+        if self.p.pair:
+            values = self.rows(self.of_result, r, r.inner, r.column, self.v, first)
+            pack_pairs(b, values, count, int_of(r.column.extent), self.areas.columns, self.place["values"], self.lanes)
 
-    def pack_rows(self, to: ir.Value, key: ir.Value, last: ir.Value, depth: int) -> None:
-        """One vector of keys, each of which lies along its depth."""
-        b, s = self.b, self.s
-        memory = ELEMENT_TYPES[s.b_dtype.name]
-        stride = self.of_scores.dim(s.b_address.of(s.column.name))
-        keys = [binary(b, "smin", b.add(key, i64(n)), last) for n in range(self.lanes)]
-        rows = [offset(b, self.k, b.mul(k, stride), memory) for k in keys]
-
-        def square(d: ir.Value, terms: int) -> None:
-            mask = tail_mask(b, i64(terms), self.lanes) if terms < self.lanes else None
-            pointers = [offset(b, row, d, memory) for row in rows]
-            lines = [convert_float(b, self.read(x, memory, mask), self.element) for x in pointers]
-            for i, column in enumerate(transpose(b, lines)[:terms]):
-                store_vector(b, column, offset(b, to, b.mul(b.add(d, i64(i)), i64(s.width)), self.element))
-
-        whole = depth // self.lanes * self.lanes
-        with for_range(b, i64(0), i64(whole), self.lanes, "depth") as d:
-            square(d, self.lanes)
-        if whole < depth:
-            square(i64(whole), depth - whole)
-
-    def pack_columns(self, to: ir.Value, key: ir.Value, left: ir.Value, depth: int) -> None:
-        """One vector of keys, which lie side by side."""
-        b, s = self.b, self.s
-        memory = ELEMENT_TYPES[s.b_dtype.name]
-        stride, mask = self.of_scores.dim(s.b_address.of(s.inner.name)), tail_mask(b, left, self.lanes)
-        with for_range(b, i64(0), i64(depth), name="depth") as d:
-            line = load_masked(b, offset(b, self.k, b.add(b.mul(d, stride), key), memory), mask, memory)
-            at = offset(b, to, b.mul(d, i64(s.width)), self.element)
-            store_vector(b, convert_float(b, line, self.element), at)
-
-    def read(self, pointer: ir.Value, memory: ir.Type, mask: ir.Value | None) -> ir.Value:
-        if mask is None:
-            return load_vector(self.b, pointer, memory, self.lanes)
-        return load_masked(self.b, pointer, mask, memory)
+    def rows(self, at: AxisValues, c: Contraction, row: Axis, step: Axis, base: ir.Value, first: ir.Value) -> Rows:
+        """The rows of a product's right operand, from `first` on."""
+        memory = ELEMENT_TYPES[c.b_dtype.name]
+        stride = at.dim(c.b_address.of(row.name))
+        start = offset(self.b, base, self.b.mul(first, stride), memory)
+        along = i64(1) if step == c.column else at.dim(c.b_address.of(step.name))
+        return Rows(start, memory, stride, along)
 
     # f(q k^T)
 
@@ -310,16 +283,17 @@ class _Emitter:
         """A tile's scores with one panel of keys, of which `left` are left, or all that it has room for."""
         b, s, at = self.b, self.s, self.of_scores
         depth = int_of(s.inner.extent)
-        base = offset(b, self.place["packed"], b.mul(panel, i64(depth * s.width)), self.element)
+        terms = 2 if self.p.pair else 1
+        memory = BF16 if self.p.pair else self.element
+        base = offset(b, self.place["packed"], b.mul(panel, i64(depth * s.width)), memory)
 
         def columns(k: ir.Value) -> list[ir.Value]:
-            line = offset(b, base, b.mul(k, i64(s.width)), self.element)
-            return [load_vector(b, offset(b, line, v * self.lanes, self.element), self.element, self.lanes)
-                    for v in range(vectors)]  # fmt: skip
+            return self.line(offset(b, base, b.mul(k, i64(s.width * terms)), memory), memory, vectors)
 
         zeros = [constant(self.vector, 0.0)] * (self.height * vectors)
-        stride = at.dim(s.a_address.of(s.inner.name))
-        sums = add_products(b, rows, stride, columns, (i64(0), i64(depth)), zeros, self.widened(s.a_dtype.name))
+        stride = at.dim(s.a_address.of(s.inner.name) * terms)
+        span = i64(0), i64(depth // terms)
+        sums = add_products(b, rows, stride, columns, span, zeros, self.left(s.a_dtype.name), self.add)
         epilogue = _Scores(b, replace(s, width=vectors * self.lanes), self.lanes, self.numerics, at, self.buffers)
         column = b.mul(panel, i64(s.width))
         for r, place in enumerate(places):
@@ -330,14 +304,25 @@ class _Emitter:
             mine = sums[r * vectors : (r + 1) * vectors]
             epilogue.finish(left, lambda strip, mine=mine: self.joined(mine, strip))  # type: ignore[misc]
 
-    def widened(self, dtype: str) -> Left | None:
-        """How a row's element gets into all lanes, where it isn't of the sums' type."""
+    def line(self, at: ir.Value, memory: ir.Type, vectors: int) -> list[ir.Value]:
+        """A line of packed columns: of `lanes` terms or pairs of terms a vector."""
+        lanes = self.lanes * (2 if self.p.pair else 1)
+        return [load_vector(self.b, offset(self.b, at, v * lanes, memory), memory, lanes) for v in range(vectors)]
+
+    def left(self, dtype: str) -> Left | None:
+        """How a row's term, or pair of terms, gets into all lanes, where it isn't of the sums' type."""
         b, memory = self.b, ELEMENT_TYPES[dtype]
+        if self.p.pair:
+            return lambda row, at: splat_pair(b, offset(b, row, at, memory), self.lanes)
         if memory == self.element:
             return None
         return lambda row, at: splat(
             b, convert_float(b, load(b, offset(b, row, at, memory), memory), self.element), self.lanes
         )
+
+    @property
+    def add(self) -> Add:
+        return add_pairs if self.p.pair else fma
 
     def joined(self, vectors: Sequence[ir.Value], strip: Strip) -> ir.Value:
         """The registers of a strip as one vector."""
@@ -382,20 +367,32 @@ class _Emitter:
         with fold_range(b, i64(0), count, self.lanes, [constant(self.vector, 0.0)] * self.height, "key") as loop:
             powers = [self.exp(b.fsub(score(r, loop.index), x)) for r, x in enumerate(shifts)]
             for r, x in enumerate(powers):
-                store_vector(b, x, at(r, loop.index))
+                if self.strict:
+                    store_vector(b, x, at(r, loop.index))
+                else:
+                    self.store_weights(x, line[r], loop.index)
             loop.update([b.fadd(x, y) for x, y in zip(loop.carried, powers, strict=True)])
         totals = [reduce_vector(b, "fadd", x) for x in loop.results]
         if self.strict:
             divisors = [splat(b, x, self.lanes) for x in totals]
             with for_range(b, i64(0), count, self.lanes, "key") as i:
                 for r, x in enumerate(divisors):
-                    store_vector(b, b.fdiv(score(r, i), x), at(r, i))
+                    self.store_weights(b.fdiv(score(r, i), x), line[r], i)
         if not self.areas.one:
             for r, factor in enumerate(factors):
                 place = offset(b, self.place["totals"], b.add(row, i64(r)), self.element)
                 totals[r] = fma(b, load(b, place, self.element), factor, totals[r])
                 store(b, totals[r], place)
         return factors, totals
+
+    def store_weights(self, x: ir.Value, line: ir.Value, i: ir.Value) -> None:
+        """Weights in the place of scores; pairs, half as long, in that of scores which were read before."""
+        b, stored = self.b, ELEMENT_TYPES[self.r.a_dtype.name]
+        if self.p.pair:
+            store_vector(b, narrow(b, x), offset(b, line, i, BF16))
+        else:
+            rounded = convert_float(b, convert_float(b, x, stored), self.element)
+            store_vector(b, rounded, offset(b, line, i, self.element))
 
     def exp(self, x: ir.Value) -> ir.Value:
         f = exp_of_nonpositive if self.strict else exp_of_nonpositive_or_zero
@@ -454,6 +451,16 @@ class _Emitter:
     def products(self, begin: int, vectors: int, first: ir.Value, count: ir.Value) -> list[ir.Value]:
         """A tile's weights times some columns of v."""
         b, r = self.b, self.r
+        zeros = [constant(self.vector, 0.0)] * (self.height * vectors)
+        rows = [offset(b, self.place["weights"], n * self.areas.keys, self.element) for n in range(self.height)]
+        if self.p.pair:
+
+            def pairs(k: ir.Value) -> list[ir.Value]:
+                at = b.add(b.mul(k, i64(2 * self.areas.columns)), i64(2 * begin))
+                return self.line(offset(b, self.place["values"], at, BF16), BF16, vectors)
+
+            span = i64(0), b.udiv(b.add(count, i64(1)), i64(2))
+            return add_products(b, rows, i64(2), pairs, span, zeros, self.left("bf16"), self.add)
         memory = ELEMENT_TYPES[r.b_dtype.name]
         stride = self.of_result.dim(r.b_address.of(r.inner.name))
         left = int_of(r.column.extent) - begin
@@ -464,12 +471,10 @@ class _Emitter:
             for v in range(vectors):
                 whole = left >= (v + 1) * self.lanes
                 mask = None if whole else tail_mask(b, i64(left - v * self.lanes), self.lanes)
-                x = self.read(offset(b, line, v * self.lanes, memory), memory, mask)
+                x = read(b, offset(b, line, v * self.lanes, memory), memory, self.lanes, mask)
                 found.append(convert_float(b, x, self.element))
             return found
 
-        rows = [offset(b, self.place["weights"], n * self.areas.keys, self.element) for n in range(self.height)]
-        zeros = [constant(self.vector, 0.0)] * (self.height * vectors)
         return add_products(b, rows, i64(1), columns, (i64(0), count), zeros)
 
 

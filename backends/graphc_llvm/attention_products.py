@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.errors import UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, bounds, product
+from graphc.ir.types import bf16
 from graphc.lowering.contraction import Contraction as Product
 from graphc.lowering.contraction import address, affine, find_contraction
 from graphc.lowering.loop_body import Load, LoopBody, Store
@@ -26,11 +27,13 @@ from graphc_llvm.target import Target
 class Products:
     """scores: batch, rows (queries), column (keys); B is k where it lies, of any strides. result: the same, columns of v.
 
-    Buffers of both are numbered as the body's operands and results, but for the weights, the result's A.
+    Buffers of both are numbered as the body's operands and results, but for the weights, the result's A. pair: operands are
+    bf16, and multiplied in pairs of neighbours along the sums.
     """
 
     scores: Contraction
     result: Contraction
+    pair: bool = False
 
     @property
     def batch(self) -> Dim:
@@ -47,7 +50,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Softmax:
-    """A softmax along the last axis, in primitives: its argument, its value, and its nodes."""
+    """A softmax along the last axis, in primitives, its value perhaps narrowed: its argument, its value, and its nodes."""
 
     argument: Value
     value: Value
@@ -55,8 +58,9 @@ class Softmax:
 
 
 def find_softmax(weights: Value) -> Softmax | None:
-    """exp(x - max x) / sum(exp(x - max x)), if `weights` is that."""
-    quotient = _made_by(weights, "div")
+    """exp(x - max x) / sum(exp(x - max x)), or that narrowed, if `weights` is that."""
+    rounding = _made_by(weights, "cast")
+    quotient = _made_by(weights if rounding is None else rounding.operands[0], "div")
     power = quotient and _made_by(quotient.operands[0], "exp")
     difference = power and _made_by(power.operands[0], "sub")
     if quotient is None or power is None or difference is None:
@@ -66,7 +70,8 @@ def find_softmax(weights: Value) -> Softmax | None:
     highest = _reduced(difference.operands[1], "reduce_max", x)
     if total is None or highest is None:
         return None
-    return Softmax(x, weights, (*highest, difference, power, *total, quotient))
+    last = (quotient,) if rounding is None else (quotient, rounding)
+    return Softmax(x, weights, (*highest, difference, power, *total, *last))
 
 
 def _made_by(v: Value, op: str) -> Node | None:
@@ -111,7 +116,14 @@ def find_products(body: Graph, target: Target) -> Products | None:
     scores, result = _scores(first, target), match(second, target)
     if scores is None or result is None or result.a.buffer != str(len(body.inputs)) or not _agree(scores, result):
         return None
-    return Products(scores, result)
+    return Products(scores, result, target.bf16_pairs and _has_pairs(scores, result))
+
+
+def _has_pairs(scores: Contraction, result: Contraction) -> bool:
+    """Whether all operands are bf16, and neighbours along the depth lie in pairs; those along the keys can be laid out so."""
+    dtypes = {scores.a_dtype, scores.b_dtype, result.a_dtype, result.b_dtype}
+    along = {x.of(scores.inner.name) for x in (scores.a_address, scores.b_address)}
+    return dtypes == {bf16} and along == {1} and scores.inner.extent % 2 == 0
 
 
 def _needed(graph: Graph) -> Graph:
@@ -129,7 +141,7 @@ def _agree(scores: Contraction, result: Contraction) -> bool:
     ]
     static = isinstance(scores.inner.extent, int) and isinstance(result.column.extent, int)
     weights = result.a_address.of(result.inner.name) == 1 and not result.taps and not result.a.predicate
-    plain = result.pair is None and result.dtype == scores.dtype and result.a_dtype == scores.dtype
+    plain = result.pair is None and result.dtype == scores.dtype
     return static and weights and plain and all(a == b for a, b in same) and scores.column.extent == result.inner.extent
 
 

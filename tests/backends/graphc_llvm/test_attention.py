@@ -12,7 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.text import print_graph
-from graphc.ir.types import DType, bool_, f32, f64
+from graphc.ir.types import DType, bf16, bool_, f16, f32, f64
 from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
 from graphc_llvm.attention_kernel import BLOCK_KEYS, BLOCK_ROWS, MOST_KEYS
@@ -176,6 +176,40 @@ def test_any_work_on_scores_and_grouped_heads() -> None:
     k, v = (x.repeat_interleave(2, 1) for x in (k, v))
     wanted = torch.softmax(torch.tanh(q @ k.mT) + bias[:, None, None], -1) @ v
     np.testing.assert_allclose(executable(*inputs), wanted.numpy(), rtol=0, atol=3e-6)
+
+
+NARROW = [(1, 3, 33, 45, 20, 36), (2, 1, 17, 31, 21, 35), (1, 1, 5, MOST_KEYS + 101, 32, 100), (1, 2, 128, 128, 64, 64)]
+
+
+@pytest.mark.parametrize("numerics", ["fast", "strict"])
+@pytest.mark.parametrize("dtype", [bf16, f16])
+@pytest.mark.parametrize("size", NARROW, ids=str)
+def test_products_of_narrow_floats(size: tuple[int, ...], dtype: DType, numerics: str) -> None:
+    """Operands, weights and result of 16 bits, sums in f32, as `precision=` makes them."""
+    batch, heads, queries, keys, depth, columns = size
+    b = Builder()
+    shapes = ((batch, queries, heads, depth), (batch, keys, heads, depth), (batch, keys, heads, columns))
+    q, k, v = (b.transpose(b.input(n, dtype, shape), (0, 2, 1, 3)) for n, shape in zip("qkv", shapes, strict=True))
+    scores = b.op("dot", q, k, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(3,), wide=True)
+    scores = b.op("mul", scores, b.full_like(depth**-0.5, scores))
+    weights = b.cast(b.op("softmax", scores, axis=3), dtype)
+    y = b.op("dot", weights, v, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(2,), wide=True)
+    graph = b.returns(b.transpose(b.cast(y, dtype), (0, 2, 1, 3)))
+    inputs = arrays(graph)
+    executable = graphc.compile(graph, numerics=numerics, cache=False)
+    assert ([k.name for k in executable.kernels] == ["attention"]) == (numerics == "fast" or keys <= MOST_KEYS)
+    wanted = torch_attention(graph, [x.astype(np.float64) for x in inputs], "none", "heads last")
+    bound = 2e-2 if dtype == bf16 else 2e-3
+    np.testing.assert_allclose(executable(*inputs).astype(float), wanted, rtol=0, atol=bound * np.abs(wanted).max())
+
+
+def test_precision_of_a_model() -> None:
+    graph = attention(1, 2, 40, 40, 32, 32, mask="padding", layout="heads last")
+    inputs = arrays(graph)
+    executable = graphc.compile(graph, precision="bf16")
+    assert "attention" in [k.name for k in executable.kernels]
+    wanted = torch_attention(graph, inputs, "padding", "heads last")
+    np.testing.assert_allclose(executable(*inputs), wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
 
 
 def fused(graph: Graph) -> Graph:
