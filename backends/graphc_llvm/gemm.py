@@ -253,25 +253,26 @@ class _Gemm:
         depth: tuple[ir.Value, ir.Value],
         first: ir.Value | bool,
     ) -> None:
-        """What is left of a number of rows that isn't known: a tile of a third, of two thirds or of all of the height.
+        """What is left of a number of rows that isn't known: a tile of one row, of a third, two thirds or all of the height.
 
-        A third is still enough sums at a time for the arithmetic, so few rows are computed in vain.
+        A third is still enough sums at a time for the arithmetic, so few rows are computed in vain. A single row waits for
+        memory alone, and what else is computed makes it wait longer.
         """
         b, c = self.b, self.c
         left, clamp = b.sub(stop, row), b.sub(stop, i64(1))
-        low, high = (-(-c.tile_rows * n // 3) for n in (1, 2))
+        heights = sorted({1, *(-(-c.tile_rows * n // 3) for n in (1, 2, 3))})
 
-        def rows(height: int) -> None:
-            self.emit_rows(height, a_base, b_base, row, tile, taps, depth, first, clamp)
+        def emit(height: int, *higher: int) -> None:
+            if not higher:
+                self.emit_rows(height, a_base, b_base, row, tile, taps, depth, first, clamp)
+                return
+            with b.if_else(b.icmp_signed("<=", left, i64(height))) as (fits, more):
+                with fits:
+                    emit(height)
+                with more:
+                    emit(*higher)
 
-        with b.if_else(b.icmp_signed("<=", left, i64(low))) as (is_low, more):
-            with is_low:
-                rows(low)
-            with more, b.if_else(b.icmp_signed("<=", left, i64(high))) as (is_high, most):
-                with is_high:
-                    rows(high)
-                with most:
-                    rows(c.tile_rows)
+        emit(*heights)
 
     def emit_rows(
         self,

@@ -9,6 +9,7 @@ from the exact one by about 1e-5 of its largest value, ten times as much as a di
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
@@ -25,6 +26,9 @@ CLAIM = approximate(1e-3)
 
 MARGIN = 0.8
 """How long Winograd may be predicted to take, of the direct convolution's time."""
+
+SEVERAL = 8
+"""Images that a dynamic number of them is judged by, beside the fewest: at few, weights are read for little work."""
 
 INPUT_CYCLES, OUTPUT_CYCLES = 120, 120
 """Cycles to transform one vector of channels of a tile: loads, stores and additions."""
@@ -62,9 +66,10 @@ class Winograd:
         height, width = (int(d) for d in output_size(size, node["padding"]))
         if min(height, width, channels, outputs) < 2:
             return False
-        count = max(bounds(images)[0] or 1, 1)
-        direct, winograd = cycles(count, height, width, channels, outputs, self.target)
-        return winograd < MARGIN * direct
+        low, high = bounds(images)
+        counts = {max(low or 1, 1), SEVERAL if high is None else min(high, SEVERAL)}
+        found = [cycles(n, height, width, channels, outputs, self.target) for n in counts]
+        return prod(winograd / direct for direct, winograd in found) < MARGIN ** len(found)
 
     def replace(self, graph: Graph, node: Node, context: PassContext) -> None:
         x, w = node.operands

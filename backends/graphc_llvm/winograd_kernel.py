@@ -134,23 +134,30 @@ def plan(body: Graph, c: Contraction, target: Target) -> Winograd:
     lanes = target.lanes(c.dtype.bytes)
     channels = -(-int(c.inner.extent) // lanes) * lanes
     rows, columns = -(-height // TILE), -(-width // TILE)
-    tiles = product(a.extent for a in c.rows[:-2]) * (rows * columns)
-    block = BLOCK
-    if isinstance(tiles, int):
-        blocks = -(-tiles // BLOCK)
-        block = -(-tiles // (blocks + blocks % 2 if blocks > 1 else 1))  # two threads get as many
+    images = product(a.extent for a in c.rows[:-2])
+    fewest = rows * columns * (images if isinstance(images, int) else 1)
+    blocks = -(-fewest // BLOCK)
+    block = -(-fewest // (blocks + blocks % 2 if blocks > 1 else 1))  # two threads get as many
+    if not isinstance(images, int):
+        block *= max(1, BLOCK // block)  # whole images, however many there are
     vectors = c.width // lanes
     highest = tile_height(block, vectors, target)
-    best = min(range(highest, 0, -1), key=lambda h: _cycles(block, h, vectors))
+    counts = {block, min(block, fewest)}
+    best = min(range(highest, 0, -1), key=lambda h: sum(_cycles(n, h, vectors, block) / n for n in counts))
     return Winograd(c, (size[0], size[1]), node["padding"], rows, columns, channels, block, best)
 
 
-def _cycles(rows: int, height: int, vectors: int) -> float:
-    """Cycles, roughly, for one term of the sum of `rows` rows in tiles of `height`: of arithmetic, loads, or latency."""
+def _cycles(rows: int, height: int, vectors: int, block: int) -> float:
+    """Cycles, roughly, for one term of the sum of `rows` rows in tiles of `height`: of arithmetic, loads, or latency.
+
+    Only the last tile of a whole block is as low as its rows are few.
+    """
 
     def tile(h: int) -> float:
         return max(h * vectors, h + vectors, 8) / 2 if h else 0
 
+    if rows < block:
+        return -(-rows // height) * tile(height)
     return rows // height * tile(height) + tile(rows % height)
 
 

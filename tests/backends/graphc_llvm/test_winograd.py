@@ -116,6 +116,19 @@ def test_any_number_of_images(images: int) -> None:
     assert is_winograd(check(convolution((symbol("n", 1), 22, 26), 32, 64), images))
 
 
+@pytest.mark.parametrize("images", [1, 6, 7, 8, 15])
+def test_any_number_of_small_images(images: int) -> None:
+    """Four tiles an image: a block takes several images, and none may be read past the last."""
+    assert is_winograd(check(convolution((symbol("n", 1), 8, 7), 64, 64), images))
+
+
+def test_a_dynamic_number_of_images_is_judged_by_several() -> None:
+    for images, chosen in ((1, False), (8, True), (symbol("n", 1), True), (symbol("n", 1, 2), False)):
+        graph = convolution((images, 7, 7), 512, 512)
+        (node,) = [n for n in graph.nodes if n.op.name == "conv"]
+        assert Winograd(parse_target("x86-64-v4")).is_faster(node) is chosen
+
+
 def test_against_torch() -> None:
     graph = convolution((2, 28, 28), 128, 128, epilogue="none")
     (x,) = arrays(graph)
