@@ -56,7 +56,7 @@ from graphc_llvm.emit import (
 from graphc_llvm.gemm_epilogue import Epilogue, Strip
 from graphc_llvm.math.exp import exp_of_nonpositive, exp_of_nonpositive_or_zero
 from graphc_llvm.math.lanes import Lanes
-from graphc_llvm.pairs import add_pairs, narrow, splat_pair
+from graphc_llvm.pairs import add_pairs, round_to_bf16, splat_pair
 from graphc_llvm.register_tile import Add, Left, add_products
 from graphc_llvm.target import Target
 
@@ -389,7 +389,7 @@ class _Emitter:
         """Weights in the place of scores; pairs, half as long, in that of scores which were read before."""
         b, stored = self.b, ELEMENT_TYPES[self.r.a_dtype.name]
         if self.p.pair:
-            store_vector(b, narrow(b, x), offset(b, line, i, BF16))
+            store_vector(b, round_to_bf16(b, x), offset(b, line, i, BF16))
         else:
             rounded = convert_float(b, convert_float(b, x, stored), self.element)
             store_vector(b, rounded, offset(b, line, i, self.element))

@@ -27,10 +27,3 @@ def round_to_bf16(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The bits of the nearest bf16 of each f32, ties to even, by one instruction, which takes denormals for zeros."""
     narrow = b.fptrunc(x, ir.VectorType(BF16, x.type.count))
     return b.bitcast(narrow, ir.VectorType(I16, x.type.count))
-
-
-def narrow(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """A vector of f32 rounded to bf16; denormals, which `add_pairs` takes for zeros, are zeros."""
-    lanes = x.type.count
-    name = f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}"
-    return call_intrinsic(b, name, ir.VectorType(BF16, lanes), [x])
