@@ -42,10 +42,9 @@ def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
     passes: list[str | Pass] = [*PIPELINE]
     if options.numerics == "fast":
         passes.append(Winograd(target))
-    passes.append(FuseAttention(target))
     if options.precision != "f32":
         passes.append("mixed-precision")
-    return (*passes, Pack(target), "cse", "dce")
+    return (*passes, FuseAttention(target), Pack(target), "cse", "dce")
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:
