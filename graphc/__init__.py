@@ -15,6 +15,7 @@ from graphc.version import __version__
 
 if TYPE_CHECKING:
     from graphc.autodiff import grad, value_and_grad
+    from graphc.dims import dim as Dim
     from graphc.driver import compile, import_model, import_training, load, run_passes
     from graphc.errors import (
         ArtifactError,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from graphc.ir.builder import Builder
     from graphc.ir.graph import Graph
     from graphc.ir.parser import parse_graph
-    from graphc.ir.symbolic import symbol as Dim
     from graphc.ir.text import print_graph
     from graphc.training.compile import compile_training
     from graphc.training.optimizers import (
@@ -111,9 +111,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Dim":
-        from graphc.ir.symbolic import symbol
+        from graphc.dims import dim
 
-        return symbol
+        return dim
     if name not in _HOME:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     return getattr(importlib.import_module(f"graphc.{_HOME[name]}"), name)

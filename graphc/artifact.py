@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,6 @@ def _parts(content: np.ndarray, what: str) -> tuple[Mapping[str, str], dict[str,
 def _rebuild(
     metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], threads: int | None, cache: bool
 ) -> Executable:
-    from graphc.driver import compile_graph
-
     try:
         manifest: dict[str, Any] = json.loads(metadata["graphc"])
         text = metadata["ir"]
@@ -135,12 +134,20 @@ def _rebuild(
         raise ArtifactError("the artifact's IR is damaged", seen="another digest than its manifest's")
     if threads is not None:
         options = CompileOptions(**{**asdict(options), "threads": threads})
-    try:
-        graph = parse_graph(text, constants=_constants(text, tensors))
-        verify(graph)
-    except GraphcError as e:
-        raise ArtifactError("the artifact's IR is damaged", seen=str(e)) from e
-    _check_operators(graph, manifest.get("operators", {}))
+    constants = _constants(text, tensors)
+    with ThreadPoolExecutor(1) as beside:  # hashing takes as long as all the rest, and needs no Python
+        checked = beside.submit(_check_digests, constants)
+        from graphc.driver import compile_graph, installed_backend
+
+        try:
+            graph = parse_graph(text, constants=constants)
+            verify(graph)
+        except GraphcError as e:
+            raise ArtifactError("the artifact's IR is damaged", seen=str(e)) from e
+        _check_operators(graph, manifest.get("operators", {}))
+        for name in (options.backend,) if isinstance(options.backend, str) else options.backend:
+            installed_backend(name)
+        checked.result()
     return compile_graph(graph, options)
 
 
@@ -167,11 +174,14 @@ def _constants(text: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Tensor
         if raw.dtype != np.uint8 or raw.nbytes != int(np.prod(shape, dtype=object)) * DTYPES[dtype].bytes:
             expected = f"{dtype}[{dims}]"
             raise ArtifactError("a constant of the artifact has the wrong size", seen=raw.nbytes, expected=expected)
-        data = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
+        found[digest] = TensorData(raw.reshape(-1).view(DTYPES[dtype].numpy).reshape(shape))
+    return found
+
+
+def _check_digests(constants: Mapping[str, TensorData]) -> None:
+    for digest, data in constants.items():
         if data.digest != digest:
             raise ArtifactError("a constant of the artifact is damaged", seen=data.digest, expected=digest)
-        found[digest] = data
-    return found
 
 
 def _check_operators(graph: Graph, versions: Mapping[str, int]) -> None:

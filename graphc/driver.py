@@ -36,6 +36,12 @@ def import_model(
     if isinstance(model, Graph):
         verify_graph(model)
         return model
+    if dynamic is not None and not (
+        isinstance(dynamic, Mapping) and all(isinstance(a, Mapping) for a in dynamic.values())
+    ):
+        raise GraphcError(
+            "dynamic= isn't of its form", seen=repr(dynamic), expected='{"input": {0: graphc.Dim("batch", 1, 64)}}'
+        )
     frontend = cast(Frontend, plugins.find(plugins.FRONTENDS, plugins.frontend_for(model)))
     graph = frontend.import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     verify_graph(graph)
@@ -106,6 +112,9 @@ def compile(
     cache: reuse and keep compiled code in the user's cache.
     """
     chosen = [backend] if isinstance(backend, str) or not isinstance(backend, Sequence) else list(backend)
+    for b in chosen:
+        if not isinstance(b, str) and not (hasattr(b, "name") and hasattr(b, "compile")):
+            raise GraphcError("this is no backend", seen=repr(b), expected="an installed backend's name, or a backend")
     names = tuple(b if isinstance(b, str) else b.name for b in chosen)
     if not names or len(set(names)) < len(names):
         raise GraphcError("backends must differ, and be one at least", seen=names)
@@ -140,7 +149,7 @@ def compile_graph(
         raise GraphcError("no such number of threads", seen=repr(options.threads), expected="1 or more, or None")
     names = (options.backend,) if isinstance(options.backend, str) else options.backend
     uninstalled = {b.name: b for b in given}
-    backends = [uninstalled[n] if n in uninstalled else _backend(n) for n in names]
+    backends = [uninstalled[n] if n in uninstalled else installed_backend(n) for n in names]
     report = CompileReport(given_passes=passes is not None)
     if len(backends) == 1:
         return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)
@@ -186,7 +195,9 @@ def _compile_part(
     pipeline = resolve_passes(backend.pipeline(options) if passes is None else passes)
     if options.precision != "f32" and not any(p.name == "mixed-precision" for p in pipeline):
         hint = "the pass mixed-precision, which no pass of this pipeline is, sees to it"
-        raise GraphcError(f"the {backend.name} backend computes in f32 here", seen=f'precision="{options.precision}"', hint=hint)
+        raise GraphcError(
+            f"the {backend.name} backend computes in f32 here", seen=f'precision="{options.precision}"', hint=hint
+        )
     PassManager(pipeline, verify=options.verify).run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()
@@ -205,7 +216,8 @@ def _compile_part(
     return segment
 
 
-def _backend(name: str) -> Backend:
+def installed_backend(name: str) -> Backend:
+    """The backend of that name. Raises PluginError where there is none, or it isn't one."""
     found: Any = plugins.find(plugins.BACKENDS, name)
     if getattr(found, "name", None) != name or not callable(getattr(found, "compile", None)):
         raise PluginError(f"the plugin {name!r} in {plugins.BACKENDS} is no backend of that name", seen=repr(found))

@@ -51,6 +51,8 @@ class Executable:
     def run(self, output_names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """The named outputs (None: all), from inputs by name: the form of onnxruntime's InferenceSession.run."""
         expected = self.input_names
+        if not isinstance(inputs, Mapping):
+            raise ShapeError("inputs aren't given by name", seen=type(inputs).__name__, expected=expected)
         if set(inputs) != set(expected):
             raise ShapeError("inputs don't match the signature", seen=sorted(inputs), expected=expected)
         outputs = self(*(inputs[name] for name in expected))
@@ -159,7 +161,9 @@ class Executable:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.inputs)
         outputs = ", ".join(f"{v.name}: {v.type}" for v in self._graph.outputs)
-        return f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend_name}, {len(self.kernels)} kernels>"
+        return (
+            f"<graphc executable ({inputs}) -> ({outputs}), {self._options.backend_name}, {len(self.kernels)} kernels>"
+        )
 
 
 def check_dims(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, int]:

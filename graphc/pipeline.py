@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from graphc import config, plugins, reproduction
 from graphc.checking import Checker, Failure, Inputs, checkers
 from graphc.claims import EXACT, REASSOCIATES, Claim, approximate
-from graphc.errors import PluginError, VerifyError
+from graphc.errors import GraphcError, PluginError, VerifyError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.text import print_graph, print_node, weight_constants
@@ -210,8 +210,12 @@ def reproduce(folder: str | Path, passes: Mapping[str, Pass] | None = None) -> F
 def resolve_passes(passes: Sequence[str | Pass]) -> list[Pass]:
     """Passes by name, with default options, from the group `graphc.passes`; values stay as they are.
 
-    Raises PluginError for a name that isn't there, or stands for something that is no pass.
+    Raises PluginError for a name that isn't there, or stands for something that is no pass; GraphcError for no list.
     """
+    if isinstance(passes, str) or not isinstance(passes, Sequence):
+        raise GraphcError(
+            "passes isn't a list", seen=repr(passes), expected='passes or their names: ["fold-constants", "dce"]'
+        )
     return [_resolve(p) if isinstance(p, str) else p for p in passes]
 
 

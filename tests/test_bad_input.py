@@ -446,3 +446,43 @@ def test_nothing_is_half_written(tmp_path: Path, executable: graphc.Executable) 
     with pytest.raises(GraphcError):
         executable.save(tmp_path / "missing" / "m.graphc")
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({"backend": None}, "no backend"),
+        ({"backend": ["reference", 3]}, "no backend"),
+        ({"backend": []}, "one at least"),
+        ({"dynamic": {"x": 0}}, "dynamic="),
+        ({"dynamic": 3}, "dynamic="),
+        ({"passes": "dce"}, "list"),
+        ({"passes": 3}, "list"),
+        ({"threads": "two"}, "threads"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(given: dict[str, Any], cause: str) -> None:
+    with pytest.raises(GraphcError, match=cause):
+        graphc.compile(mlp(), **{"backend": "reference", **given})
+
+
+def test_run_by_name_says_what_it_takes(executable: graphc.Executable) -> None:
+    run: Any = executable.run
+    for names, inputs, cause in (
+        (None, None, "by name"),
+        (None, [1], "by name"),
+        (["z"], {"x": np.ones((1, 6), "f4")}, "z"),
+    ):
+        with pytest.raises(ShapeError, match=cause):
+            run(names, inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "cause"),
+    [("n", 5, 4, "empty"), ("n", -1, None, "bound"), ("n", 1, 2.5, "bound"), ("n", None, 3, "bound"), ("a b", 1, 2, "name"),
+     (3, 1, 2, "name"), ("n", True, 2, "bound")],
+)  # fmt: skip
+def test_dims_of_no_range_or_name(name: Any, low: Any, high: Any, cause: str) -> None:
+    with pytest.raises(GraphcError, match=cause):
+        graphc.Dim(name, low, high)
+    assert str(graphc.Dim("n", 0, 0)) == "n"
