@@ -102,9 +102,8 @@ def compile(
     dynamic: the axes of inputs that are dynamic, {"input": {0: Dim("batch", 1, 64)}}.
     backend: an installed backend's name, or a backend; what it can't do raises UnsupportedOpError, nothing falls back.
         Several: each node runs on the first that can do it; `explain()` tells the parts and the copies between them.
-    precision: "f32" leaves the model's own types; with "bf16" or "f16", products (dense layers, convolutions, attention) of f32
-        multiply numbers of that type and sum in f32, and what they read is stored in it; everything else stays f32. With
-        strict numerics their operands are rounded and nothing else.
+    precision: "f32" leaves the model's own types; with "bf16" or "f16", products (dense layers, convolutions) of f32
+        multiply numbers of that type and sum in f32; everything else stays f32, in strict numerics as in fast.
     numerics: "fast" may reassociate floats; "strict" may not (NaN and infinities are honoured in both).
     target: the CPU or GPU to compile for (default: this machine); by backend, where there are several.
     threads: how many to use (default: all it may).

@@ -25,11 +25,9 @@ FEWEST_TERMS = 16
 class MixedPrecision:
     """Rounds what products (dot and the three convolutions) of f32 multiply to `dtype`; they sum in f32.
 
-    In fast numerics all readers of a rounded value that the graph computes read it rounded, so that it is stored once, in
-    half the bytes; inputs, constants and outputs keep their values. In strict numerics only the products' operands are
-    rounded. Softmax, norms, reductions and losses compute in f32. Depthwise convolutions, those of few channels, short
-    sums, and products inside loops stay as they are. Works on gradients' graphs too. dtype: "bf16" or "f16"; "": the
-    compilation's precision.
+    Nothing else is rounded: softmax, norms, residual sums, reductions, losses and updates read the f32 that was computed, in
+    strict numerics as in fast. Depthwise convolutions, those of few channels, short sums, and products inside loops stay as
+    they are. Works on gradients' graphs too. dtype: "bf16" or "f16"; "": the compilation's precision.
     """
 
     dtype: str = ""
@@ -49,9 +47,7 @@ class MixedPrecision:
             operands = [rounding.narrow(b, v) for v in node.operands]
             context.replace(graph, node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
             graph.erase(node)
-        shared = rounding.share() if context.numerics == "fast" else 0
-        graph.sort()
-        return PassResult(bool(products), {"products": len(products), "stored narrow": shared})
+        return PassResult(bool(products), {"products": len(products)})
 
 
 class _Rounding:
@@ -81,18 +77,6 @@ class _Rounding:
         body.set_outputs([Builder(body, origin=node.origin).cast(result, self.dtype)])
         b = Builder(self.graph, before=node, origin=node.origin)
         return b.op("fusion", *node.operands, **{**node.attributes, "body": body})
-
-    def share(self) -> int:
-        """Lets every reader of what was rounded read it rounded, where that is all of its readers; how many values."""
-        count = 0
-        for v, narrow in self.rounded.items():
-            others = [u for u in v.uses if u.user is not narrow.producer]
-            if v.is_output or v.producer is None or v.producer.op.name == "constant" or not others:
-                continue
-            wide = Builder(self.graph, origin=v.producer.origin).cast(narrow, v.type.dtype)
-            self.graph.replace_uses(v, wide, where=lambda u, keep=narrow.producer: u.user is not keep)  # type: ignore[misc]
-            count += 1
-        return count
 
 
 def _gains(node: Node) -> bool:
