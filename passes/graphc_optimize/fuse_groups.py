@@ -14,14 +14,21 @@ ASSUMED_DIM = 64
 
 
 class Grouping:
-    """Disjoint groups of the graph's fusible nodes, each a kernel by `kind_of`, with no cycle between them."""
+    """Disjoint groups of the graph's fusible nodes, each a kernel by `kind_of`, with no cycle between them.
+
+    The groups are kept in an order in which each comes after those that it reads; joining two looks only at what lies
+    between them, and moves it. Source: Pearce and Kelly, "A dynamic topological sort algorithm", 2006.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.position: Mapping[Node, int] = {n: i for i, n in enumerate(graph.nodes)}
         self.members: dict[Node, frozenset[Node]] = {n: frozenset((n,)) for n in graph.nodes if is_fusible(n)}
         self.refused: set[frozenset[Node]] = set()
-        self.ends = list(range(len(graph)))
-        """For each position, the last one of the groups that begin there or before: paths through groups lead so far."""
+        self._users = [{self.position[u] for v in n.results for u in v.users} for n in graph.nodes]
+        self._joined = list(range(len(graph)))  # a number for each group, its first node's; joined ones point to another
+        self._place = list(range(len(graph)))
+        self._order = list(range(len(graph)))
+        self._crossed: set[tuple[int, int]] = set()
 
     def groups(self) -> list[Group]:
         """The groups, in the order of their first nodes."""
@@ -39,38 +46,59 @@ class Grouping:
             return True
         if joined in self.refused:
             return False
+        first, second = sorted((self._number(a), self._number(b)), key=self._place.__getitem__)
+        if (first, second) in self._crossed:  # such a path ends only where what is on it joins one of them
+            return False
         if kind_of(self.group(joined)) is None:
             self.refused.add(joined)
             return False
-        if not self.is_convex(joined):
+        between = self._between(first, second)
+        if between is None:
+            self._crossed.add((first, second))
             return False
+        self._merge(first, second, between)
         for node in joined:
             self.members[node] = joined
-        places = [self.position[n] for n in joined]
-        for i in range(min(places), max(places)):
-            self.ends[i] = max(self.ends[i], max(places))
         return True
 
-    def is_convex(self, nodes: frozenset[Node]) -> bool:
-        """Whether no path leaves the nodes and comes back, taking every other group as one."""
-        last = max(map(self.position.__getitem__, nodes))
-        while self.ends[last] > last:  # what lies behind comes back where a group reaches from there to here
-            last = self.ends[last]
-        stack = [u for n in nodes for v in n.results for u in v.users if u not in nodes]
-        seen = set(stack)
+    def _number(self, node: Node) -> int:
+        return self._find(self.position[node])
+
+    def _find(self, number: int) -> int:
+        """The group that a group has become a part of."""
+        joined = self._joined
+        while joined[number] != number:
+            joined[number] = number = joined[joined[number]]
+        return number
+
+    def _between(self, first: int, second: int) -> set[int] | None:
+        """The groups before `second` that depend on `first`; None where `second` depends on one of them."""
+        end = self._place[second]
+        found: set[int] = set()
+        stack = [u for n in self._users[first] if (u := self._find(n)) not in (first, second)]
         while stack:
-            node = stack.pop()
-            for member in self.members.get(node, (node,)):
-                if self.position[member] > last:
-                    continue
-                for v in member.results:
-                    for user in v.users:
-                        if user in nodes:
-                            return False
-                        if user not in seen:
-                            seen.add(user)
-                            stack.append(user)
-        return True
+            number = stack.pop()
+            if number in found or self._place[number] > end:
+                continue
+            found.add(number)
+            for n in self._users[number]:
+                user = self._find(n)
+                if user == second:
+                    return None
+                if user not in found:
+                    stack.append(user)
+        return found
+
+    def _merge(self, first: int, second: int, between: set[int]) -> None:
+        """Makes `second` a part of `first`, which takes its place behind all that `second` reads."""
+        start, end = self._place[first], self._place[second]
+        window = self._order[start + 1 : end]
+        before = [n for n in window if n not in between]
+        self._order[start : end + 1] = [*before, first, *(n for n in window if n in between), second]
+        for place in range(start, end + 1):
+            self._place[self._order[place]] = place
+        self._joined[second] = first
+        self._users[first] |= self._users[second]
 
 
 def grow(graph: Graph) -> Grouping:
