@@ -155,6 +155,7 @@ def prefetched(batches: Iterator[Batch], waiting: Callable[[], None], depth: int
                 waiting()
                 continue
             if isinstance(item, _Failure):
+                waiting()  # Ctrl-C ends a loader's processes too, which it then tells of
                 raise item.error
             if item is _END:
                 return

@@ -164,6 +164,17 @@ def test_ctrl_c_while_the_data_are_waited_for(trainer: Make, arrays: Arrays) -> 
     assert (t.progress.epoch, t.progress.batch) == (0, 10)
 
 
+def test_data_that_fail_for_ctrl_c_are_no_failure(trainer: Make, arrays: Arrays) -> None:
+    def batches(epoch: int) -> Iterator[Any]:
+        yield from source_of(arrays, 16, shuffle=False, seed=0, drop_last=True).epoch(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("a worker exited unexpectedly")
+
+    t = trainer()
+    t.fit(batches, epochs=3)
+    assert t.progress.epoch == 0 and t.progress.stopped is None
+
+
 def test_ctrl_c_twice_ends_at_once(trainer: Make, arrays: Arrays) -> None:
     def press() -> None:
         for _ in range(2):
