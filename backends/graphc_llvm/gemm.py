@@ -12,7 +12,8 @@
           after the last block: epilogue, store
 
 A is read in place: one scalar a row, broadcast. B is read as whole vectors, so a packed B streams. Flops 2*M*N*K; A is
-read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch.
+read once a panel, B once a block of rows, C written once. Partial sums take rows-of-a-block x width of scratch. A long B
+that isn't packed, and whose lines lie far apart, is copied to scratch block by block.
 Operands of f16 and bf16 are widened as they are read; bf16 in pairs, where a term `k` is a pair, go by `pairs.py`."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, bounds, ceildiv, free_symbols, product
+from graphc.ir.symbolic import Dim, bounds, ceildiv, free_symbols, nonnegative, product
 from graphc.lowering.contraction import Affine, affine
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.axis_values import AxisValues
@@ -64,6 +65,12 @@ BLOCK_ROWS = 240
 """Rows that share a block of B, at least; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
 
 
+FAR = 2048
+"""Bytes between two lines of B from which on copying a block of it pays."""
+FEWEST_ROWS = 48
+"""Rows that must share such a copy."""
+
+
 @dataclass(frozen=True)
 class Split:
     """How the sum is cut: blocks of `taps` taps and `depth` of the inner axis; chunks of `chunk_taps` whole taps, or
@@ -101,9 +108,29 @@ def work_items(c: Contraction) -> Dim:
 
 
 def scratch_bytes(c: Contraction) -> int:
-    """Scratch of one worker: the partial sums of a block of rows, or of one tile where the sum is one block."""
-    rows = c.tile_rows if split_sum(c).whole else row_block(c)
-    return rows * c.width * c.dtype.bytes
+    """Scratch of one worker: the partial sums of a block of rows, or of one tile where the sum is one block; B's copy."""
+    return (sum_rows(c) + (BLOCK_DEPTH if copies_b(c) else 0)) * c.width * c.dtype.bytes
+
+
+def sum_rows(c: Contraction) -> int:
+    """Rows of which partial sums are kept."""
+    return c.tile_rows if split_sum(c).whole else row_block(c)
+
+
+def copies_b(c: Contraction) -> bool:
+    """Whether a block of B is copied to scratch before its rows use it: if it isn't packed, and its lines lie far apart.
+
+    Lines at multiples of a large power of two share a few sets of each cache, and each takes a page of its own.
+    """
+    stride = c.b_address.of(c.inner.name)
+    far = not isinstance(stride, int) or stride * c.b_dtype.bytes >= FAR
+    long = nonnegative(c.inner.extent - BLOCK_DEPTH) and nonnegative(c.row_count - FEWEST_ROWS)
+    return far and long and not c.taps and not is_packed(c)
+
+
+def is_packed(c: Contraction) -> bool:
+    """Whether B lies in panels."""
+    return c.pair is not None or c.body.buffer(c.b.buffer).type.shape[-1:] == (c.width,)
 
 
 def emit(c: Contraction, symbol: str, target: Target, numerics: str) -> str:
@@ -120,7 +147,8 @@ class _Gemm:
         self.element = ELEMENT_TYPES[c.dtype.name]
         self.a_element, self.b_element = ELEMENT_TYPES[c.a_dtype.name], ELEMENT_TYPES[c.b_dtype.name]
         self.split = split_sum(c)
-        self.packed = c.pair is not None or c.body.buffer(c.b.buffer).type.shape[-1:] == (c.width,)
+        self.packed = is_packed(c)
+        self.copies = copies_b(c)
         self.module = ir.Module(name=symbol)
         self.module.context = ir.Context()
         function = ir.Function(self.module, KERNEL_TYPE, symbol)
@@ -181,6 +209,7 @@ class _Gemm:
         self.first_row = start
         taps, depth = product(a.extent for a in c.taps), c.inner.extent
         if split.whole:
+            b_base = self.copied(b_base, i64(0), self.at.dim(depth))
             with for_range(b, start, stop, c.tile_rows, "row") as row:
                 self.emit_tile(
                     a_base, b_base, row, stop, (i64(0), self.at.dim(taps)), (i64(0), self.at.dim(depth)), True, True
@@ -191,11 +220,26 @@ class _Gemm:
             tap_stop = binary(b, "smin", b.add(tap, self.at.dim(split.taps)), tap_count)
             with for_range(b, i64(0), inner, self.at.dim(split.depth), "depth") as k:
                 k_stop = binary(b, "smin", b.add(k, self.at.dim(split.depth)), inner)
+                b_block = self.copied(b_base, k, k_stop)
                 first = b.icmp_signed("==", b.add(tap, k), i64(0))
                 last = b.and_(b.icmp_signed("==", tap_stop, tap_count), b.icmp_signed("==", k_stop, inner))
                 with for_range(b, start, stop, c.tile_rows, "row") as row:
                     tile = b.mul(b.sub(row, start), i64(c.width))
-                    self.emit_tile(a_base, b_base, row, stop, (tap, tap_stop), (k, k_stop), first, last, tile)
+                    self.emit_tile(a_base, b_block, row, stop, (tap, tap_stop), (k, k_stop), first, last, tile)
+
+    def copied(self, b_base: ir.Value, k: ir.Value, k_stop: ir.Value) -> ir.Value:
+        """Where term 0 of B would be if the terms [k, k_stop) were read in scratch, copied there now; or where it lies."""
+        b, c = self.b, self.c
+        if not self.copies:
+            return b_base
+        to = offset(b, self.scratch, sum_rows(c) * c.width, self.element)
+        stride = self.at.dim(c.b_address.of(c.inner.name))
+        with for_range(b, k, k_stop, name="line") as term:
+            line = offset(b, b_base, b.mul(term, stride), self.b_element)
+            at = offset(b, to, b.mul(b.sub(term, k), i64(c.width)), self.element)
+            for v in range(self.vectors):
+                store_vector(b, self.read_b(line, v), offset(b, at, v * self.lanes, self.element))
+        return offset(b, to, b.mul(k, i64(-c.width)), self.element)
 
     def column_masks(self, columns: ir.Value) -> list[ir.Value] | None:
         """A mask for each vector of the panel; None where panels are always full."""
@@ -350,10 +394,12 @@ class _Gemm:
             a_tap = self.at.sum(c.a_address, c.taps)
             b_tap = offset(b, b_base, self.at.sum(c.b_address, c.taps), self.b_element)
             pointers = [self.row_pointer(a_base, o, a_tap, cs) for o, cs in zip(*addresses, strict=True)]
-            a_stride, b_stride = self.at.dim(c.a_address.of(c.inner.name)), self.at.dim(c.b_address.of(c.inner.name))
+            a_stride = self.at.dim(c.a_address.of(c.inner.name))
+            b_stride = i64(c.width) if self.copies else self.at.dim(c.b_address.of(c.inner.name))
+            element = self.element if self.copies else self.b_element
 
             def columns(k: ir.Value) -> list[ir.Value]:
-                b_at = offset(b, b_tap, b.mul(k, b_stride), self.b_element)
+                b_at = offset(b, b_tap, b.mul(k, b_stride), element)
                 found = [self.load_b(b_at, v) for v in range(self.vectors)]
                 if ahead is not None:
                     term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), k)
@@ -428,6 +474,11 @@ class _Gemm:
         return splat_pair(b, pointer, self.lanes)
 
     def load_b(self, at: ir.Value, v: int) -> ir.Value:
+        if not self.copies:
+            return self.read_b(at, v)
+        return load_vector(self.b, offset(self.b, at, v * self.lanes, self.element), self.element, self.lanes)
+
+    def read_b(self, at: ir.Value, v: int) -> ir.Value:
         b, count = self.b, self.lanes * self.c.terms
         pointer = offset(b, at, v * count, self.b_element)
         if self.c.pair is not None:

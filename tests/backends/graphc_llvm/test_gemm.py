@@ -59,6 +59,15 @@ def test_every_width(m: int, k: int, packed: bool) -> None:
         assert set(templates(executable)) == {"gemm"}
 
 
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize(("k", "n"), [(512, 512), (513, 600), (1100, 1033)])
+def test_a_long_operand_whose_lines_lie_far_apart(k: int, n: int, dtype: DType) -> None:
+    graph = products(50, k, (n,), packed=False, dtype=dtype)
+    executable = graphc.compile(graph, threads=1)
+    assert templates(executable) == ["gemm"]
+    check(graph, {}, executable)
+
+
 @pytest.mark.parametrize("packed", [True, False], ids=["weights", "inputs"])
 def test_any_number_of_rows_by_the_same_code(packed: bool) -> None:
     graph = products(ROWS, 21, (3, 16, 40, 130), packed)

@@ -134,6 +134,7 @@ GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
     "dense, any number of rows": (dense(N, 19, 37), [{"n": n} for n in (1, 2, 5, 6, 7, 13, 241)]),
     "product 5x7x9": (product(5, 7, 9), [{}]),
     "product 31x64x48": (product(31, 64, 48), [{}]),
+    "product 50x520x515": (product(50, 520, 515), [{}]),
     "product, any number of rows": (product(N, 7, 33), [{"n": n} for n in (1, 8, 15)]),
     "conv": (convolution(9, 5, 19), [{}]),
     "conv, stride 2": (convolution(11, 16, 16, stride=2), [{}]),
