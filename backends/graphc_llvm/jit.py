@@ -35,14 +35,23 @@ def assembly(ir_text: str, target: Target, level: Level = "light") -> str:
 
 @functools.cache
 def _initialize() -> None:
+    """This machine's code generator; the others would take ten megabytes of memory."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.load_library_permanently("")  # else libc's symbols aren't found when objects are linked
+
+
+@functools.cache
+def _initialize_others() -> None:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    llvm.load_library_permanently("")  # else libc's symbols aren't found when objects are linked
 
 
 @functools.lru_cache(maxsize=8)
 def _target_machine(target: Target) -> llvm.TargetMachine:
     _initialize()
+    if target.arch != llvm.get_process_triple().split("-", 1)[0]:
+        _initialize_others()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         # The small code model reaches constants relative to the instruction pointer; the default for JITs, "large",
         # loads each address into a register first.
