@@ -47,7 +47,7 @@ class Grouping:
         if joined in self.refused:
             return False
         first, second = sorted((self._number(a), self._number(b)), key=self._place.__getitem__)
-        if (first, second) in self._crossed:  # such a path ends only where what is on it joins one of them
+        if (first, second) in self._crossed:
             return False
         if kind_of(self.group(joined)) is None:
             self.refused.add(joined)
@@ -98,6 +98,8 @@ class Grouping:
         for place in range(start, end + 1):
             self._place[self._order[place]] = place
         self._joined[second] = first
+        # What joined may have been what lay on a path.
+        self._crossed = {pair for pair in self._crossed if first not in pair and second not in pair}
         self._users[first] |= self._users[second]
 
 

@@ -221,6 +221,23 @@ def test_what_is_stored_narrow_is_widened_by_each_reader(run_passes) -> None:
     assert fused == [("tile", ["exp", "cast", "cast", "reduce_sum"]), ("loop", ["dot", "cast", "add"])]
 
 
+def test_an_epilogue_that_parts_and_meets_again(run_passes) -> None:
+    fused = fuse(
+        run_passes,
+        """
+        graph @g(%x: f32[n,8], %w: f32[8,8]) {
+          %y: f32[n,8] = dot(%x, %w) {lhs_contract=[1], rhs_contract=[0]}
+          %a: f32[n,8] = erf(%y)
+          %b: f32[n,8] = exp(%a)
+          %z: f32[n,8] = mul(%y, %b)
+          return %z
+        }
+        """,
+        n=3,
+    )
+    assert fused == [("loop", ["dot", "erf", "exp", "mul"])]
+
+
 def test_no_cycle_between_kernels(run_passes) -> None:
     """exp and div can't be one kernel: the sum between them is across rows."""
     fused = fuse(
