@@ -21,6 +21,8 @@ from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Pr
 from graphc_llvm.entry import CallContext
 
 ALIGNMENT = 64
+KEPT_BYTES = 512 << 20
+"""Arenas that a program keeps for later calls take no more, but for the one that a call needs."""
 _WORTH_A_THREAD = 20e-6
 """Seconds of work below which a second thread costs more than it brings."""
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 1e10
@@ -96,6 +98,8 @@ class Instance:
         self.scratch_bytes = 0
         self.step_threads: list[int] = []
         self.table = self.steps(program.steps)
+        self.frame_bytes = self.arena_bytes + self.scratch_bytes
+        self._most_frames = max(1, KEPT_BYTES // max(self.frame_bytes, 1))
 
     def at(self, dim: Dim) -> int:
         """A dim's value here."""
@@ -177,7 +181,13 @@ class Instance:
             return self.new_frame()
 
     def give_frame(self, frame: Frame) -> None:
-        self._frames.append(frame)
+        if len(self._frames) < self._most_frames:
+            self._frames.append(frame)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What its frames take, at least one."""
+        return self.frame_bytes * max(1, len(self._frames))
 
     def new_frame(self) -> Frame:
         """Memory for one more call at a time. Raises GraphcError where a call needs more than the machine has."""

@@ -24,7 +24,7 @@ from graphc.lowering.memory import aligned
 from graphc.lowering.program import CopyStep, KernelStep, LoopStep, Program, Step
 from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
-from graphc_llvm.instance import Frame, Instance
+from graphc_llvm.instance import KEPT_BYTES, Frame, Instance
 from graphc_llvm.jit import Library, load_objects
 from graphc_llvm.limits import host_limits
 from graphc_llvm.runtime import runtime
@@ -88,10 +88,8 @@ class Runner:
 
     def _instance(self, key: tuple[tuple[str, int], ...], dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         if key not in self._made:
-            while len(self._made) >= KEPT_INSTANCES:
-                gone = self._made.pop(next(iter(self._made)))
-                self._by_shapes = {shapes: kept for shapes, kept in self._by_shapes.items() if kept is not gone}
             made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
+            self._make_room(made.frame_bytes)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [
                 ArraySpec(t.dtype.name, shape) for t, shape in zip(self.program.outputs, made.shapes, strict=True)
@@ -102,6 +100,14 @@ class Runner:
             return found
         found = self._made[key] = self._made.pop(key)  # the least recently used is first
         return found
+
+    def _make_room(self, new: int) -> None:
+        """Forgets the plans used longest ago, where there are too many or their memory and `new` bytes are too much."""
+        while self._made and (
+            len(self._made) >= KEPT_INSTANCES or new + sum(i.kept_bytes for i, _ in self._made.values()) > KEPT_BYTES
+        ):
+            gone = self._made.pop(next(iter(self._made)))
+            self._by_shapes = {shapes: kept for shapes, kept in self._by_shapes.items() if kept is not gone}
 
     def direct(self) -> Callable[[tuple[Any, ...]], tuple[np.ndarray, ...] | None] | None:
         """`run` on arrays that fit as they are; None where one of them doesn't, or the dims are new: then nothing ran.
@@ -141,7 +147,8 @@ class Runner:
             with self._lock:
                 if len(self._by_shapes) >= KEPT_SHAPES:
                     self._by_shapes = {}
-                self._by_shapes[tuple([x.shape for x in inputs])] = found
+                if any(kept is found for kept in self._made.values()):  # another thread may have forgotten it
+                    self._by_shapes[tuple([x.shape for x in inputs])] = found
         frame = instance.take_frame()
         try:
             outputs = tuple(

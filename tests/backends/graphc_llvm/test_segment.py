@@ -1,6 +1,8 @@
 """Compiled graphs as they are called: outputs of every kind, dynamic sizes, threads, time, reports."""
 
 import gc
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -17,6 +19,14 @@ SOFTMAX = """
 graph @rows(%x: f32[n,m]) where n >= 0 {
   %s: f32[n,m] = softmax(%x) {axis=1} from "scores"
   return %s
+}
+"""
+
+SORTED = """
+graph @sorted(%x: f32[n,4]) where n >= 0 {
+  %s: f32[n,4] = softmax(%x) {axis=1}
+  %y: f32[n,4], %i: i64[n,4] = sort(%s) {axis=1, descending=false}
+  return %y
 }
 """
 
@@ -113,6 +123,30 @@ def test_shapes_that_were_met_before_take_the_short_way() -> None:
     assert quick((np.ones((2, 4)),)) is None
 
 
+def test_arenas_that_are_kept_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = parsed(SORTED, threads=1)
+    runner = executable._segment.runner  # type: ignore[attr-defined]
+    one = runner.instance({"n": 1000})[0].frame_bytes
+    assert one >= 16_000
+    monkeypatch.setattr("graphc_llvm.segment.KEPT_BYTES", 3 * one)
+    for n in (1000, 999, 998, 997, 2000, 10_000, 3):
+        x = np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32)
+        np.testing.assert_allclose(executable(x), interpret(executable.graph, [x])[0], rtol=1e-5)
+        kept = [instance.kept_bytes for instance, _ in runner._made.values()]
+        assert sum(kept) <= 3 * one or len(kept) == 1
+    assert len(runner._by_shapes) <= len(runner._made)
+
+
+def test_frames_of_calls_at_once_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc_llvm.instance.KEPT_BYTES", 1)
+    instance = parsed(SOFTMAX, threads=1)._segment.runner.instance({"n": 300, "m": 300})[0]  # type: ignore[attr-defined]
+    frames = [instance.take_frame() for _ in range(3)]
+    for frame in frames:
+        instance.give_frame(frame)
+    assert instance.take_frame() is frames[0]
+    assert instance.take_frame() not in frames
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_calls_from_many_threads_at_many_sizes(threads: int) -> None:
     executable = parsed(SOFTMAX, threads=threads)
@@ -194,6 +228,29 @@ def test_the_number_of_threads_is_taken_from_the_call_or_the_environment(monkeyp
     monkeypatch.setenv("GRAPHC_THREADS", "none")
     with pytest.raises(GraphcError, match="GRAPHC_THREADS"):
         parsed(SOFTMAX)
+
+
+def test_threads_are_those_of_the_affinity_mask_and_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAPHC_THREADS", raising=False)
+    for cores, quota, expected in (({3}, None, 1), ({0, 1, 2, 3}, None, 4), ({0, 1, 2, 3}, 2.5, 2), ({0, 1}, 0.5, 1)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
+        monkeypatch.setattr("graphc_llvm.threads.cgroup_quota", lambda *_, quota=quota: quota)
+        assert parsed(SOFTMAX)._segment.threads == expected  # type: ignore[attr-defined]
+
+
+def test_more_threads_than_cores() -> None:
+    """On one core, where no worker runs while the caller waits for it."""
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import numpy as np, graphc
+text = "graph @g(%x: f32[n,64]) {\\n  %y: f32[n,64] = softmax(%x) {axis=1}\\n  return %y\\n}"
+x = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+one, seven = (graphc.compile(graphc.parse_graph(text), threads=n) for n in (1, 7))
+assert all(seven(x).tobytes() == one(x).tobytes() for _ in range(50))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
 
 
 def test_small_work_stays_on_one_thread() -> None:
