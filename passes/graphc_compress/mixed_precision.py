@@ -40,7 +40,7 @@ class MixedPrecision:
             return PassResult(False)
         if chosen not in ("f16", "bf16"):
             raise GraphcError("no such precision", seen=chosen, expected='"f32", "bf16" or "f16"')
-        rounding = _Rounding(graph, DTYPES[chosen])
+        rounding = _Rounding(DTYPES[chosen])
         products = [n for n in graph.nodes if _gains(n)]
         for node in products:
             b = Builder(graph, before=node, origin=node.origin)
@@ -51,10 +51,10 @@ class MixedPrecision:
 
 
 class _Rounding:
-    """Values of a graph rounded to one dtype, each once, before the views through which products read them."""
+    """Values rounded to one dtype, each once, before the views through which products read them."""
 
-    def __init__(self, graph: Graph, dtype: DType) -> None:
-        self.graph, self.dtype = graph, dtype
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
         self.rounded: dict[Value, Value] = {}
         self.viewed: dict[Value, Value] = {}
 
@@ -66,17 +66,8 @@ class _Rounding:
                 self.viewed[v] = b.op(node.op, self.narrow(b, node.operands[0]), **node.attributes)
             return self.viewed[v]
         if v not in self.rounded:
-            fused = node is not None and node.op.name == "fusion" and len(node.results) == len(v.uses) == 1
-            self.rounded[v] = self.fused(node, v) if fused and node is not None else b.cast(v, self.dtype)
+            self.rounded[v] = b.cast(v, self.dtype)
         return self.rounded[v]
-
-    def fused(self, node: Node, v: Value) -> Value:
-        """The result of a fusion, which one node reads, rounded inside of it."""
-        body, _ = node["body"].clone()
-        (result,) = body.outputs
-        body.set_outputs([Builder(body, origin=node.origin).cast(result, self.dtype)])
-        b = Builder(self.graph, before=node, origin=node.origin)
-        return b.op("fusion", *node.operands, **{**node.attributes, "body": body})
 
 
 def _gains(node: Node) -> bool:
@@ -94,5 +85,5 @@ def _gains(node: Node) -> bool:
 
 
 def _at_least(terms: Dim) -> bool:
-    low, high = bounds(terms)
-    return (high is None or high >= FEWEST_TERMS) if low is None or low < FEWEST_TERMS else True
+    most = bounds(terms)[1]
+    return most is None or most >= FEWEST_TERMS

@@ -83,24 +83,6 @@ def test_what_stays_as_it_is(node: str) -> None:
     assert print_graph(run(text)) == text
 
 
-def test_what_a_fusion_gives_is_rounded_inside() -> None:
-    after = run("""
-graph @g(%x: f32[4,16], %w: f32[16,16]) {
-  %y: f32[4,16] = fusion(%x) [
-    body=graph @body(%x: f32[4,16]) {
-      %y: f32[4,16] = tanh(%x)
-      return %y
-    }
-  ]
-  %o: f32[4,16] = dot(%y, %w) {lhs_contract=[1], rhs_contract=[0]}
-  return %o
-}
-""")
-    narrow = next(n for n in after.nodes if n.op.name == "dot").operands[0]
-    assert narrow.producer is not None and narrow.producer.op.name == "fusion"
-    assert [n.op.name for n in narrow.producer["body"].nodes] == ["tanh", "cast"]
-
-
 def test_other_types_stay_as_they_are() -> None:
     text = MLP.replace("f32", "f64")
     assert print_graph(run(text)) == print_graph(parse_graph(text))
