@@ -58,8 +58,8 @@ def step_along(b: Builder, parameter: Value, rate: Value, direction: Value) -> V
 
 
 def moving_average(b: Builder, average: Value, x: Value, decay: float) -> Value:
-    """decay * average + (1 - decay) * x."""
-    return add(b, mul(b, average, decay), mul(b, x, 1 - decay))
+    """decay * average + (1 - decay) * x, as average + (1 - decay) * (x - average)."""
+    return add(b, average, mul(b, sub(b, x, average), 1 - decay))
 
 
 def square(b: Builder, x: Value) -> Value:
