@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from graphc.executable import Executable
+    from graphc.export import export_onnx
     from graphc.interpreter import interpret
     from graphc.ir.builder import Builder
     from graphc.ir.graph import Graph
@@ -57,7 +58,7 @@ _HOME = {
     "Executable": "executable", "interpret": "interpreter", "Builder": "ir.builder", "Graph": "ir.graph",
     "parse_graph": "ir.parser", "print_graph": "ir.text", "grad": "autodiff", "value_and_grad": "autodiff",
     "compile_training": "training.compile", "Trainer": "training.trainer", "TrainingStep": "training.step",
-    "Group": "training.recipe",
+    "Group": "training.recipe", "export_onnx": "export",
     **dict.fromkeys(
         ("LAMB", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Lookahead", "NAdam", "RMSprop", "Rprop"),
         "training.optimizers"),
@@ -97,6 +98,7 @@ __all__ = [
     "__version__",
     "compile",
     "compile_training",
+    "export_onnx",
     "grad",
     "import_model",
     "import_training",

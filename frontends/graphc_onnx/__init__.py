@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.ir.graph import Graph
 from graphc.training.trainable import Trainable
 from graphc_onnx.convert import convert
+from graphc_onnx.export import export_file, export_model
 from graphc_onnx.reading import read_model
 from graphc_onnx.symbols import Symbols
 from graphc_onnx.training import import_training
@@ -15,7 +17,7 @@ from graphc_onnx.training import import_training
 if TYPE_CHECKING:
     from graphc_onnx.onnx_backend import OnnxBackend
 
-__all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "import_model", "import_training"]
+__all__ = ["FRONTEND", "OnnxBackend", "OnnxFrontend", "export_file", "export_model", "import_model", "import_training"]
 
 
 def import_model(
@@ -55,6 +57,10 @@ class OnnxFrontend:
     ) -> Trainable:
         """See `graphc_onnx.import_training`; ONNX says all that `example_inputs` could."""
         return import_training(model, dynamic=dynamic)
+
+    def export_file(self, graph: Graph, path: str | os.PathLike[str]) -> None:
+        """See `graphc_onnx.export_file`."""
+        export_file(graph, path)
 
 
 FRONTEND = OnnxFrontend()

@@ -44,7 +44,8 @@ def _check(c: Call, directions: int, activations: tuple[str, ...]) -> None:
     """Refuses what the composites can't do."""
     # The default names two activations where one direction needs but one.
     given = [a.lower() for a in c.get("activations") or activations * directions][: len(activations) * directions]
-    if given != [a.lower() for a in activations] * directions:
+    plain = activations == ("Tanh",) and set(given) <= {"tanh", "relu"}
+    if not plain and given != [a.lower() for a in activations] * directions:
         raise Refused(f"the activations {', '.join(given)} aren't supported")
     if c.get("clip") is not None:
         raise Refused("clipping isn't supported")
@@ -112,9 +113,10 @@ def _gru(c: Call, x: Value, direction: int, reverse: bool) -> tuple[Value, ...]:
 
 def _rnn(c: Call, x: Value, direction: int, reverse: bool) -> tuple[Value, ...]:
     bias = c.b.op("add", *_biases(c, direction, 1))
+    activations = [a.lower() for a in c.get("activations") or ()]
     return c.b.ops(
         "rnn", x, _weights(c, 1, direction), _weights(c, 2, direction), bias, _initial(c, 5, x, direction),
-        reverse=reverse, activation="tanh",
+        reverse=reverse, activation=activations[direction] if direction < len(activations) else "tanh",
     )  # fmt: skip
 
 
