@@ -10,6 +10,7 @@ from graphc.errors import GraphcError
 VARIABLES = {
     "GRAPHC_DUMP": "a folder that gets the graph as text after each pass, as NN-pass.txt; unset: no dumps",
     "GRAPHC_CACHE_DIR": "the folder of compiled kernels; unset: graphc in $XDG_CACHE_HOME, or in ~/.cache",
+    "GRAPHC_CACHE_BYTES": "how much that folder may hold; what wasn't used for longest goes first; unset: 2 GiB",
     "GRAPHC_THREADS": "how many threads an executable uses where threads= isn't given; unset: all the process may use",
 }
 
@@ -27,6 +28,18 @@ def cache_dir() -> Path:
         return Path(value).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "graphc"
+
+
+def cache_bytes() -> int:
+    """How many bytes the compilation cache may hold (`GRAPHC_CACHE_BYTES`, 0 or more)."""
+    value = _read("GRAPHC_CACHE_BYTES")
+    if value is None:
+        return 2 << 30
+    if not (value.isascii() and value.isdigit()):
+        raise GraphcError(
+            "GRAPHC_CACHE_BYTES isn't a number of bytes", seen=repr(value), expected="an integer of 0 or more"
+        )
+    return int(value)
 
 
 def threads() -> int | None:

@@ -18,11 +18,14 @@ def test_settings_are_read_at_each_call(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert config.dump_dir() is None
     assert config.threads() is None
     assert config.cache_dir() == tmp_path / "graphc"
+    assert config.cache_bytes() == 2 << 30
     monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path / "dump"))
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRAPHC_CACHE_BYTES", "1000")
     monkeypatch.setenv("GRAPHC_THREADS", "3")
     assert config.dump_dir() == tmp_path / "dump"
     assert config.cache_dir() == tmp_path / "cache"
+    assert config.cache_bytes() == 1000
     assert config.threads() == 3
 
 
@@ -38,6 +41,13 @@ def test_a_wrong_number_of_threads_is_an_error(value: str, monkeypatch: pytest.M
     monkeypatch.setenv("GRAPHC_THREADS", value)
     with pytest.raises(GraphcError, match="GRAPHC_THREADS"):
         config.threads()
+
+
+@pytest.mark.parametrize("value", ["-1", "2GB", "1.5", "1e9"])
+def test_a_wrong_size_of_the_cache_is_an_error(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE_BYTES", value)
+    with pytest.raises(GraphcError, match="GRAPHC_CACHE_BYTES"):
+        config.cache_bytes()
 
 
 def test_no_other_file_reads_the_environment_for_graphc() -> None:

@@ -6,12 +6,17 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
+from graphc import config
 from graphc.errors import ArtifactError
 
 _MAGIC = b"graphc cache 1\n"
 _DIGEST = hashlib.sha256().digest_size
+_FRESH = 3600
+"""Seconds within which another use of an entry needn't be noted."""
 _HINT = "remove it, point GRAPHC_CACHE_DIR elsewhere, or compile with cache=False"
 
 
@@ -21,11 +26,14 @@ class Cache:
     An entry is written to a temporary file and renamed into place, so a reader sees all of it or nothing; equal keys
     have equal contents, so it doesn't matter who wins. An entry that is damaged, or isn't the user's own regular file,
     is removed and counts as missing. Raises an ArtifactError if the folder isn't the user's alone, or can't be used.
-    Threads and processes may share a folder.
+    Threads and processes may share a folder. Where entries take more than `limit` bytes (default: as the environment
+    says) those that weren't used for longest are removed, at the latest when a sixteenth more has been written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder / "native"
+        self.limit = config.cache_bytes() if limit is None else limit
+        self._unchecked: int | None = None  # bytes written since entries were counted; None: they never were
 
     def get(self, key: str) -> bytes | None:
         """The bytes stored under `key`, or None."""
@@ -41,7 +49,10 @@ class Cache:
             return None
         else:
             with open(file, "rb") as stream:
-                data = _payload(stream.read(), digest) if _is_private(os.fstat(file)) else None
+                status = os.fstat(file)
+                data = _payload(stream.read(), digest) if _is_private(status) else None
+                if data is not None and time.time() - status.st_mtime > _FRESH:
+                    os.utime(file)  # the time of the last use decides what is removed
             if data is None:
                 self._remove(name, folder)
             return data
@@ -63,6 +74,30 @@ class Cache:
                 raise
         except OSError as error:
             raise ArtifactError(f"can't write to the cache {self.folder}", seen=str(error), hint=_HINT) from error
+        if self._unchecked is None or self._unchecked + len(data) > self.limit // 16:
+            self._trim()
+            self._unchecked = 0
+        else:
+            self._unchecked += len(data)
+
+    def _trim(self) -> None:
+        """Removes what wasn't used for longest, down to three quarters of the limit, where there is more than the limit."""
+        entries = []
+        with os.scandir(self.folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):  # another process removes, too
+                    status = entry.stat(follow_symlinks=False)
+                    entries.append((status.st_mtime, status.st_size, entry.name))
+        total = sum(size for _, size, _ in entries)
+        folder = self._open_folder()
+        try:
+            for _, size, name in sorted(entries) if total > self.limit else ():
+                if total <= self.limit * 3 // 4:
+                    break
+                self._remove(name, folder)
+                total -= size
+        finally:
+            os.close(folder)
 
     def _open_folder(self) -> int:
         """A descriptor of the folder, which is made if it is missing; refused unless it is the user's alone."""
@@ -90,7 +125,7 @@ class Cache:
             pass  # another process has found it too
         except OSError as error:
             raise ArtifactError(
-                f"the cache entry {self.folder / name} is damaged and can't be removed", seen=str(error), hint=_HINT
+                f"the cache entry {self.folder / name} can't be removed", seen=str(error), hint=_HINT
             ) from error
 
 

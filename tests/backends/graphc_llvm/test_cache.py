@@ -6,8 +6,10 @@ import os
 import stat
 import threading
 
+import numpy as np
 import pytest
 
+import graphc
 from graphc.errors import ArtifactError
 from graphc_llvm import cache as cache_module
 from graphc_llvm.cache import Cache
@@ -129,3 +131,40 @@ def test_threads_that_write_and_read_one_entry_see_it_whole(cache):
     for worker in workers:
         worker.join()
     assert seen == {data}
+
+
+def age(cache, key, seconds):
+    """Makes the entry as old as if it had been used so long ago."""
+    entry = cache.folder / cache_module._name(key)[0]
+    then = entry.stat().st_mtime - seconds
+    os.utime(entry, (then, then))
+
+
+def test_what_was_not_used_for_longest_goes_where_the_limit_is_passed(tmp_path):
+    cache = Cache(tmp_path, limit=10_000)
+    for i in range(9):
+        cache.put(f"key {i}", bytes(1000 - 79))  # with its header an entry takes 1000 bytes
+        age(cache, f"key {i}", 90_000 - 10_000 * i)
+    assert all(cache.get(f"key {i}") is not None for i in (0, 1))  # and now these were used last
+    Cache(tmp_path, limit=10_000).put("large", bytes(3000 - 79))
+    left = {key for key in ("large", *(f"key {i}" for i in range(9))) if cache.get(key) is not None}
+    assert left == {"large", "key 0", "key 1", "key 7", "key 8"}
+
+
+def test_the_limit_holds_within_a_sixteenth(tmp_path):
+    cache = Cache(tmp_path, limit=16_000)
+    for i in range(100):
+        cache.put(f"key {i}", bytes(421))
+        assert sum(entry.stat().st_size for entry in cache.folder.iterdir()) <= 17_500
+    assert cache.get("key 99") is not None
+
+
+def test_a_program_compiles_where_nothing_may_be_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("GRAPHC_CACHE_BYTES", "0")
+    text = "graph @g(%x: f32[7]) {\n  %y: f32[7] = add(%x, %x)\n  return %y\n}"
+    for _ in range(2):
+        executable = graphc.compile(graphc.parse_graph(text))
+        assert not executable.report.cached
+        assert executable(np.ones(7, np.float32)).sum() == 14
+    assert list((tmp_path / "native").iterdir()) == []
