@@ -194,7 +194,7 @@ class _Emitter:
 
     def blocks_of_keys(self, start: ir.Value, stop: ir.Value, keys: ir.Value) -> None:
         b = self.b
-        self.clear()
+        self.clear(b.sub(stop, start))
         with for_range(b, i64(0), keys, BLOCK_KEYS, "block") as first:
             count = binary(b, "smin", i64(BLOCK_KEYS), b.sub(keys, first))
             self.block_of_keys(start, stop, first, count, b.icmp_signed("==", b.add(first, count), keys))
@@ -204,11 +204,14 @@ class _Emitter:
         element = ELEMENT_TYPES[c.body.buffer(buffer).type.dtype.name]
         return offset(self.b, self.buffers[buffer], at.sum(address, c.batch, address.constant), element)
 
-    def clear(self) -> None:
-        """No key has been seen yet."""
-        b, sizes = self.b, self.areas.sizes
-        for area, value in (("sums", 0.0), ("totals", 0.0), ("highest", float("-inf"))):
-            with for_range(b, i64(0), i64(sizes[area]), self.lanes, "clear") as i:
+    def clear(self, rows: ir.Value) -> None:
+        """No key has been seen yet: rows of a last tile that there aren't are among those that are cleared."""
+        b = self.b
+        whole = b.mul(b.udiv(b.add(rows, i64(self.height - 1)), i64(self.height)), i64(self.height))
+        for area, each, value in (
+            ("sums", self.areas.columns, 0.0), ("totals", 1, 0.0), ("highest", 1, float("-inf")),
+        ):  # fmt: skip
+            with for_range(b, i64(0), b.mul(whole, i64(each)), self.lanes, "clear") as i:
                 store_vector(b, constant(self.vector, value), offset(b, self.place[area], i, self.element))
 
     def block_of_keys(

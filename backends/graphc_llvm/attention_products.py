@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 from graphc.errors import UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, bounds, product
+from graphc.ir.symbolic import Dim, product
 from graphc.ir.types import bf16
-from graphc.lowering.contraction import Contraction as Product
-from graphc.lowering.contraction import address, affine, find_contraction
-from graphc.lowering.loop_body import Load, LoopBody, Store
+from graphc.lowering.contraction import address, affine, names_in
+from graphc.lowering.loop_body import LoopBody, Store
 from graphc.lowering.lower import lower
-from graphc.lowering.rewriting import symbols_read
-from graphc_llvm.contraction import Contraction, dense_along, match, tile_height
+from graphc_llvm.contraction import Contraction, dense_along, match, product_of_loads, tile_height
 from graphc_llvm.target import Target
 
 
@@ -147,38 +145,27 @@ def _agree(scores: Contraction, result: Contraction) -> bool:
 
 def _scores(body: LoopBody, target: Target) -> Contraction | None:
     """A body's q k^T as a contraction; k needs no dense columns, because the kernel packs it."""
-    found = find_contraction(body)
-    if found is None or len(found.columns) != 1 or len(body.axes_of("reduction")) != 1:
+    reduced = body.axes_of("reduction")
+    core = product_of_loads(body, {a.name for a in reduced})
+    if core is None or len(reduced) != 1 or any(a.extent == 0 for a in body.axes):
         return None
-    (column,), (inner,) = found.columns, body.axes_of("reduction")
-    body = found.body
-    a, b = (_only_load(found, v) for v in (found.a, found.b))
-    if a is None or b is None or any((bounds(x.extent)[0] or 0) < 0 or x.extent == 0 for x in body.axes):
+    reduce, *factors, rest = core
+    axes, parallel = {a.name for a in body.axes}, body.axes_of("parallel")
+    (inner,), column = reduced, parallel[-1]
+    q, k = sorted(factors, key=lambda x: any(column.name in names_in(e) for e in x.index))
+    q_address, k_address = (affine(address(body.buffer(x.buffer), x.index), axes) for x in (q, k))
+    if q_address is None or k_address is None or any(x.predicate or x.checked for x in (q, k)):
         return None
-    axes = {x.name for x in body.axes}
-    addresses = [affine(address(body.buffer(x.buffer), x.index), axes) for x in (a, b)]
-    early = {a.value, b.value, str(found.reduce.operand)}
-    rest = tuple(s for s in body.statements if s is not found.reduce and getattr(s, "value", None) not in early)
-    if None in addresses or any(symbols_read(s) & (early | {inner.name}) for s in rest):
-        return None
-    a_address, b_address = addresses
-    assert a_address is not None and b_address is not None
-    if 1 not in (b_address.of(inner.name), b_address.of(column.name)):
+    if q_address.of(column.name) != 0 or 1 not in (k_address.of(inner.name), k_address.of(column.name)):
         return None
     if not all(dense_along(body, s, column.name, axes) for s in rest):
         return None
-    dtype = found.reduce.dtype
-    if any(isinstance(x, Store) and body.buffer(x.buffer).type.dtype != dtype for x in rest):
+    if any(isinstance(s, Store) and body.buffer(s.buffer).type.dtype != reduce.dtype for s in rest):
         return None  # the softmax is of another type
+    rows = tuple(a for a in parallel if q_address.of(a.name) != 0 and k_address.of(a.name) == 0)
+    batch = tuple(a for a in parallel if a not in (*rows, column))
     vectors = 4 if target.vector_registers >= 32 else 2
-    height = tile_height(product(x.extent for x in found.rows), vectors, target)
-    width = vectors * target.lanes(dtype.bytes)
-    names = a_address, b_address, found.reduce.value
-    return Contraction(body, dtype, found.batch, found.rows, column, (), inner, a, b, *names, rest, width, height)
-
-
-def _only_load(found: Product, value: str) -> Load | None:
-    """The load that a factor is; None where it is computed, or guarded."""
-    (*_, last) = found.needed(value)
-    plain = isinstance(last, Load) and len(found.needed(value)) == 1 and not last.predicate and not last.checked
-    return last if plain and isinstance(last, Load) else None
+    height = tile_height(product(a.extent for a in rows), vectors, target)
+    width = vectors * target.lanes(reduce.dtype.bytes)
+    sums = q_address, k_address, reduce.value
+    return Contraction(body, reduce.dtype, batch, rows, column, (), inner, q, k, *sums, rest, width, height)

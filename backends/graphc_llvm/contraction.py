@@ -118,7 +118,7 @@ def _match(body: LoopBody, target: Target, pair: Axis | None) -> Contraction | N
         return None
     if any(a.extent == 0 for a in body.axes) or any((bounds(a.extent)[0] or 0) < 1 for a in body.axes_of("reduction")):
         return None  # the tiles of an empty sum would never be finished
-    core = _product_of_loads(body, reduced)
+    core = product_of_loads(body, reduced)
     if core is None:
         return None
     reduce, x, y, epilogue = core
@@ -132,7 +132,7 @@ def _match(body: LoopBody, target: Target, pair: Axis | None) -> Contraction | N
     return None
 
 
-def _product_of_loads(body: LoopBody, reduced: set[str]) -> tuple[Reduce, Load, Load, tuple[Statement, ...]] | None:
+def product_of_loads(body: LoopBody, reduced: set[str]) -> tuple[Reduce, Load, Load, tuple[Statement, ...]] | None:
     """(reduce, load, load, the rest) where the nest sums the product of two plain loads, else None."""
     defined: dict[str, Statement] = {s.value: s for s in body.statements if not isinstance(s, Store)}
     reduces = [s for s in body.statements if isinstance(s, Reduce)]

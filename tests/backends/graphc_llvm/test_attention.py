@@ -98,7 +98,7 @@ def test_masks_and_layouts(mask: str, layout: str) -> None:
     check(graph, arrays(graph), mask, layout)
 
 
-SIZES = [(1, 2, 64, 64, 64, 64), (1, 3, 197, 197, 64, 64), (2, 1, 2, 130, 7, 100), (1, 1, 301, 3, 33, 2)]
+SIZES = [(1, 2, 64, 64, 64, 64), (1, 3, 197, 197, 64, 64), (2, 1, 2, 130, 7, 100), (1, 1, 301, 3, 33, 2), (2, 3, 1, 50, 16, 20)]
 
 
 @pytest.mark.parametrize("numerics", ["fast", "strict"])
