@@ -9,6 +9,7 @@ from graphc.backend import CompileOptions
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.lowering.assemble import assemble
+from graphc.lowering.order import Order
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
@@ -44,7 +45,7 @@ def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
         passes.append(Winograd(target))
     if options.precision != "f32":
         passes.append("mixed-precision")
-    return (*passes, FuseAttention(target), Pack(target), "cse", "dce")
+    return (*passes, FuseAttention(target), Pack(target), "cse", "dce", Order())
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:

@@ -256,6 +256,13 @@ class Graph:
                         order.append(node)
         self._nodes = order
 
+    def reorder(self, nodes: Iterable[Node]) -> None:
+        """Puts all nodes in another topological order (the verifier checks); raises ValueError if they aren't the same."""
+        order = list(nodes)
+        if len(order) != len(self._nodes) or set(order) != set(self._nodes):
+            raise ValueError("another order of a graph's nodes has the same nodes, each once")
+        self._nodes = order
+
     def symbols(self) -> dict[str, Symbol]:
         """Every dimension symbol that occurs in a value's type, by name, sorted."""
         found = {s.name: s for v in self.values() for s in v.type.symbols()}
