@@ -34,6 +34,7 @@ class CompileOptions:
     cache: bool = True
     targets: tuple[tuple[str, str], ...] = ()
     """(backend, its target), where there are several backends."""
+    tune: bool = False
 
     @property
     def backend_name(self) -> str:

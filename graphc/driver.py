@@ -94,6 +94,7 @@ def compile(
     passes: Sequence[str | Pass] | None = None,
     verify: Verify = "off",
     cache: bool = True,
+    tune: bool = False,
 ) -> Executable:
     """An executable of `model`.
 
@@ -109,6 +110,8 @@ def compile(
     threads: how many to use (default: all it may).
     passes: replaces the backend's own pipeline. verify: checks each pass against the interpreter on generated inputs.
     cache: reuse and keep compiled code in the user's cache.
+    tune: where something can be done in several ways, measure them on this machine instead of predicting, and remember the
+        choice in the user's cache; takes seconds more, once a layer's shape. For backends that can: llvm.
     """
     chosen = [backend] if isinstance(backend, str) or not isinstance(backend, Sequence) else list(backend)
     for b in chosen:
@@ -120,7 +123,7 @@ def compile(
     if (len(names) > 1 and isinstance(target, str)) or (len(names) == 1 and isinstance(target, Mapping)):
         expected = "a mapping by backend for several backends, a name for one"
         raise GraphcError("the target doesn't fit the backends", seen=target, expected=expected)
-    options = CompileOptions(names[0] if len(names) == 1 else names, precision, numerics, None, threads, verify, cache)
+    options = CompileOptions(names[0] if len(names) == 1 else names, precision, numerics, None, threads, verify, cache, tune=tune)
     if isinstance(target, Mapping):
         options = replace(options, targets=tuple(sorted(target.items())))
     elif target is not None:
@@ -149,6 +152,8 @@ def compile_graph(
     names = (options.backend,) if isinstance(options.backend, str) else options.backend
     uninstalled = {b.name: b for b in given}
     backends = [uninstalled[n] if n in uninstalled else installed_backend(n) for n in names]
+    if options.tune and not any(getattr(b, "tunes", False) for b in backends):
+        raise GraphcError("the backend has nothing to tune", seen=", ".join(names), hint='compile with backend="llvm"')
     report = CompileReport(given_passes=passes is not None)
     if len(backends) == 1:
         return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)

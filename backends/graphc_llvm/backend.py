@@ -25,6 +25,7 @@ class LlvmBackend:
     """CPUs, through LLVM."""
 
     name: str = "llvm"
+    tunes: bool = True
 
     def supports(self, node: Node) -> str | None:
         """Primitives only: composites are decomposed, and fusion makes whole kernels of them again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphc import config
 from graphc.backend import CompileOptions
@@ -14,10 +15,13 @@ from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
 from graphc_llvm.cache import Cache
+from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.kernels import KernelMaker, compile_kernels
 from graphc_llvm.packing import Pack
 from graphc_llvm.segment import Code, Compiled
-from graphc_llvm.target import parse_target
+from graphc_llvm.target import check_runs_here, parse_target
+from graphc_llvm.threads import available_threads
+from graphc_llvm.tuning import measured
 from graphc_llvm.winograd import Winograd
 
 PIPELINE = (
@@ -40,12 +44,18 @@ PIPELINE = (
 def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
     """The passes that the backend runs, in order."""
     target = parse_target(options.target)
+    choices: Choices = PREDICTED
+    if options.tune:
+        check_runs_here(target)
+        threads = options.threads or config.threads() or available_threads()
+        cache = Cache(config.cache_dir()) if options.cache else None
+        choices = measured(replace(options, tune=False), target, threads, cache, compile_program)
     passes: list[str | Pass] = [*PIPELINE]
     if options.numerics == "fast":
-        passes.append(Winograd(target))
+        passes.append(Winograd(target, choices))
     if options.precision != "f32":
         passes.append("mixed-precision")
-    return (*passes, FuseAttention(target), Pack(target), "cse", "dce", Order())
+    return (*passes, FuseAttention(target), Pack(target, choices), "cse", "dce", Order())
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:

@@ -26,6 +26,7 @@ from graphc.ir.types import DType, bf16
 from graphc.ops.by_decomposition import wide
 from graphc.ops.contraction import free_axes
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
+from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
 from graphc_llvm.target import Target
 
@@ -39,6 +40,7 @@ class Pack:
     """Packs the weights of `dot` and `conv` for a target's vectors. A product of another layout may sum in another order."""
 
     target: Target
+    choices: Choices = PREDICTED
     name: str = "pack"
     claim: Claim = REASSOCIATES
 
@@ -64,7 +66,7 @@ class Pack:
         b = Builder(graph, before=node, origin=node.origin)
         rows = product(x.type.shape[i] for i in free_axes(x.type.rank, node["lhs_batch"], node["lhs_contract"]))
         order = (*batch, *contract, *free)
-        panels = self.panels(b, b.transpose(w, order), rows, outer=len(batch))
+        panels = self.panels(b, b.transpose(w, order), rows, node, outer=len(batch))
         context.replace(graph, node.result, b.op("dot", x, panels, **_with_rhs_order(node)))
         graph.erase(node)
         return True
@@ -79,28 +81,29 @@ class Pack:
         b = Builder(graph, before=node, origin=node.origin)
         rows = product(node.result.type.shape[:-1])
         if groups == 1:
-            panels = self.panels(b, w, rows, outer=0)
+            panels = self.panels(b, w, rows, node, outer=0)
         else:
             kernel = w.type.shape[:-1]
             split = b.reshape(w, (*kernel, groups, outputs // groups))
             last = split.type.rank - 1
             grouped = b.transpose(split, (last - 1, *range(last - 1), last))
-            back = b.transpose(self.panels(b, grouped, rows, outer=1), (*range(1, last), 0, last))
+            back = b.transpose(self.panels(b, grouped, rows, node, outer=1), (*range(1, last), 0, last))
             panels = b.reshape(back, (*kernel, outputs))
         context.replace(graph, node.result, b.op("conv", x, panels, **node.attributes))
         graph.erase(node)
         return True
 
-    def panels(self, b: Builder, w: Value, rows: Dim, outer: int) -> Value:
+    def panels(self, b: Builder, w: Value, rows: Dim, node: Node, outer: int) -> Value:
         """unpack(pack(w)): w is [outer axes, sum axes, columns]; packed, the panels come after the outer axes."""
-        form = self.form(w.type.shape, rows, w.type.dtype, outer)
+        form = self.form(w.type.shape, rows, w.type.dtype, outer, node)
         return form.unpack(b, form.pack(b, w))
 
-    def form(self, shape: Sequence[Dim], rows: Dim, dtype: DType, outer: int) -> Panels:
-        """The panels for an operand of `shape` [outer axes, sum axes, columns]."""
+    def form(self, shape: Sequence[Dim], rows: Dim, dtype: DType, outer: int, node: Node | None = None) -> Panels:
+        """The panels for an operand of `shape` [outer axes, sum axes, columns]; of a node whose width may be chosen."""
         pairs = dtype == bf16 and self.target.bf16_pairs and shape[-2] % 2 == 0 and shape[-2] != 2
         terms = 2 if pairs else 1
-        return Panels(tuple(shape), panel_widths(shape[-1], rows, wide(dtype), self.target)[0], outer, terms)
+        widths = panel_widths(shape[-1], rows, wide(dtype), self.target)
+        return Panels(tuple(shape), widths[0] if node is None else self.choices.width(node, widths), outer, terms)
 
     def pack_scan(self, graph: Graph, node: Node, context: PassContext) -> int:
         """Packs what a scan's body multiplies by at each step, once, outside."""

@@ -17,6 +17,7 @@ from graphc.ir.symbolic import bounds
 from graphc.ir.types import f32
 from graphc.ops.winograd import REACH, TILE, output_size, transformed
 from graphc.pipeline import Claim, PassContext, PassResult, approximate
+from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
 from graphc_llvm.packing import Panels, constant_values
 from graphc_llvm.target import Target
@@ -41,6 +42,7 @@ class Winograd:
     """Replaces 3x3 convolutions, channels last, of stride 1 and with constant weights, where that is predicted to be faster."""
 
     target: Target
+    choices: Choices = PREDICTED
     name: str = "winograd"
     claim: Claim = CLAIM
 
@@ -48,24 +50,34 @@ class Winograd:
         constant = constant_values(graph)
         replaced = 0
         for node in graph.nodes:
-            if node.op.name == "conv" and node.operands[1] in constant and self.is_faster(node):
+            if node.op.name == "conv" and node.operands[1] in constant and self.is_chosen(node):
                 self.replace(graph, node, context)
                 replaced += 1
         return PassResult(bool(replaced), {"replaced": replaced})
 
-    def is_faster(self, node: Node) -> bool:
-        """Whether a convolution has the form for it, and is large enough."""
+    def is_chosen(self, node: Node) -> bool:
+        """Whether a convolution has the form for it, and is to have it."""
+        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node))
+
+    def has_form(self, node: Node) -> bool:
+        """Whether the algorithm can compute a convolution."""
         x, w = node.operands
         form = {"strides": (1, 1), "dilation": (1, 1), "groups": 1, "layout": "channels_last", "kernel_layout": "io"}
         if any(node[k] != v for k, v in form.items()) or w.type.dtype.name != "f32" or w.type.shape[:2] != (3, 3):
             return False
-        images, *size = x.type.shape[:3]
+        size = x.type.shape[1:3]
         channels, outputs = w.type.shape[2:]
         if not all(isinstance(d, int) for d in size) or not isinstance(channels, int) or not isinstance(outputs, int):
             return False
         height, width = (int(d) for d in output_size(size, node["padding"]))
-        if min(height, width, channels, outputs) < 2:
-            return False
+        return min(height, width, channels, outputs) >= 2
+
+    def is_faster(self, node: Node) -> bool:
+        """Whether a convolution that has the form is predicted to be faster so."""
+        x, w = node.operands
+        images, *size = x.type.shape[:3]
+        channels, outputs = (int(d) for d in w.type.shape[2:] if isinstance(d, int))
+        height, width = (int(d) for d in output_size(size, node["padding"]) if isinstance(d, int))
         low, high = bounds(images)
         counts = {max(low or 1, 1), SEVERAL if high is None else min(high, SEVERAL)}
         found = [cycles(n, height, width, channels, outputs, self.target) for n in counts]

@@ -35,6 +35,7 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, help="how many to use (default: all that the process may)")
     parser.add_argument("--numerics", choices=("fast", "strict"), help="strict: no reassociation of floats")
     parser.add_argument("--target", help="the machine to compile for (default: this one)")
+    parser.add_argument("--tune", action="store_true", help="measure where there is a choice, instead of predicting")
     parser.add_argument("--no-cache", action="store_true", help="neither use nor keep compiled code in the cache")
 
 
@@ -70,7 +71,7 @@ def executable_of(arguments: argparse.Namespace, **overrides: Any) -> Executable
     _check_is_file(arguments.model)
     cache = not arguments.no_cache
     if is_artifact(arguments):
-        fixed = [n for n in ("backend", "numerics", "target", "dynamic") if getattr(arguments, n)]
+        fixed = [n for n in ("backend", "numerics", "target", "dynamic", "tune") if getattr(arguments, n)]
         if fixed:
             raise GraphcError(
                 "an artifact keeps the options that it was compiled with",
@@ -88,7 +89,7 @@ def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `graphc.compile` that the command line gives."""
     return {
         "backend": (arguments.backend or "llvm").split(","), "numerics": arguments.numerics or "fast", "target": arguments.target,
-        "threads": arguments.threads, "cache": not arguments.no_cache,
+        "threads": arguments.threads, "cache": not arguments.no_cache, "tune": arguments.tune,
     }  # fmt: skip
 
 
