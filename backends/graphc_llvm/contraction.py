@@ -14,6 +14,7 @@ width][k // 2][n % width][k % 2], makes a `pair` of one reduction axis, which on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from graphc.ir.symbolic import Dim, bounds, ceildiv, nonnegative, product, substitute, symbol
 from graphc.ir.types import DType, bf16
@@ -35,6 +36,9 @@ SHORTEST_RUN = 5
 """Terms of the sum between two looks at the padding, at least: where a convolution has fewer channels, choosing the rows'
 pointers costs more than the products, and the general nest, which tells borders from the inside, is up to 1.7 times faster.
 """
+
+NEAR_TERMS = 4
+"""Terms of an inner axis, at least, that make up for starting it anew."""
 
 PANEL, LANE = "panel", "lane"
 
@@ -191,7 +195,7 @@ def _with_column(
     if not free:
         return None
     dense = 1 if pair is None else 2
-    inner = max(free, key=lambda x: (a_address.of(x.name) == dense, bounds(x.extent)[0] or 0))
+    inner = max(free, key=lambda x: _nearness(a_address.of(x.name), dense, bounds(x.extent)[0] or 0))
     taps = tuple(x for x in body.axes_of("reduction") if x not in (inner, pair))
     grouped = any(x.name in names_in(b_flat) for x in batch)
     if taps and predicated and not grouped and not nonnegative(inner.extent - SHORTEST_RUN):
@@ -220,6 +224,11 @@ def _with_column(
                 pair,
             )
     return None
+
+
+def _nearness(stride: Dim, dense: int, terms: int) -> tuple[bool, bool, float, int]:
+    """How good an axis is to walk inside: where A is dense, else where enough terms lie near to each other."""
+    return stride == dense, terms >= NEAR_TERMS, -stride if isinstance(stride, int) else -inf, terms
 
 
 def _stored(body: LoopBody, load: Load) -> DType:
