@@ -134,8 +134,14 @@ def as_batch(item: Any) -> Batch:
 
 
 def as_array(x: Any) -> np.ndarray:
-    """A NumPy array, or anything with `__dlpack__` on the CPU, as an array without a copy; lists of numbers too."""
-    return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) else np.asarray(x)
+    """A NumPy array, or anything with `__dlpack__` on the CPU, as an array without a copy; lists of numbers too.
+
+    Raises ShapeError for anything else.
+    """
+    array = np.from_dlpack(x) if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) else np.asarray(x)
+    if array.dtype.kind not in "biufV":  # V: bfloat16
+        raise ShapeError("a batch is a tuple of arrays of numbers", seen=type(x).__name__)
+    return array
 
 
 def prefetched(batches: Iterator[Batch], waiting: Callable[[], None], depth: int = 2) -> Generator[Batch, None, None]:

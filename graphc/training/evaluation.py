@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.backend import CompileOptions
+from graphc.backend import Backend, CompileOptions
 from graphc.driver import compile_graph
 from graphc.errors import GraphcError, ShapeError
 from graphc.ir.builder import Builder
@@ -27,10 +27,11 @@ class Forward:
     Where it was compiled for a batch of one size, smaller ones are filled up with rows of zeros, and outputs are cut.
     """
 
-    def __init__(self, trainable: Trainable, options: CompileOptions) -> None:
+    def __init__(self, trainable: Trainable, options: CompileOptions, given: Sequence[Backend] = ()) -> None:
+        """options: those of the step; given: its backend, where that isn't installed."""
         graph, self.names = with_values_as_inputs(trainable)
-        self.data = graph.inputs[: trainable.data]
-        self.executable = compile_graph(graph, options)
+        self.data, self.given = graph.inputs[: trainable.data], given
+        self.executable = compile_graph(graph, options, given=given)
 
     def __call__(self, values: Arrays, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The model's outputs with these parameters and state."""
@@ -118,7 +119,7 @@ class Scores:
         value = loss(b, xs, ts) if loss is not None else xs[0]
         b.returns(value, *(m.sums(b, xs, ts) for m in metrics))
         self._names = [m.name for m in metrics]
-        self.executable = compile_graph(b.graph, forward.executable.options)
+        self.executable = compile_graph(b.graph, forward.executable.options, given=forward.given)
 
     def __call__(self, outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> tuple[float, dict[str, np.ndarray]]:
         """The loss, and the metrics' sums by name."""

@@ -191,6 +191,10 @@ class Trainer:
             self._model, loss=self.loss, optimizer=self._optimizer, example_inputs=example, dynamic=dynamic, seed=self.seed,
             metrics={m.name: m.sums for m in self.metrics}, **self._options,
         )  # fmt: skip
+        fixed = [v for v in self.step.graph.inputs[:count] if v.type.rank and isinstance(v.type.shape[0], int)]
+        if uneven and fixed:
+            raise ShapeError("some batch is smaller than the others, and the model's batch has a fixed size",
+                             seen=fixed[0].type, hint="drop_last=True, or a dynamic first axis")  # fmt: skip
 
     def _first_axes(self, inputs: Batch) -> dict[str, dict[int, Any]]:
         """One symbol for the first axes that are as long as the batch."""
@@ -201,31 +205,34 @@ class Trainer:
 
     # Evaluation and prediction
 
-    def evaluate(self, data: Any, *, batch_size: int | None = None) -> Logs:
-        """The mean loss and the metrics over data (as for `fit`, in order), of the model in inference mode."""
+    def evaluate(self, data: Any, *, batch_size: int | None = None, average: bool = False) -> Logs:
+        """The mean loss and the metrics over data (as for `fit`, in order), of the model in inference mode.
+
+        With `average`, of the moving averages of its parameters that the option `average=` keeps.
+        """
         source = self._in_order(data, batch_size)
         if self._step is None:
             source = self._compiled(source)
         with deferred_interrupt() as interruption:
             try:
-                return self._evaluate(source, interruption)
+                return self._evaluate(source, interruption, average)
             except Interrupted:
                 raise KeyboardInterrupt from None
 
-    def predict(self, data: Any, *, batch_size: int | None = None) -> Any:
+    def predict(self, data: Any, *, batch_size: int | None = None, average: bool = False) -> Any:
         """The model's outputs for inputs: an array, a tuple of arrays, or an iterable of batches of inputs alone.
 
         Outputs of all batches are joined along the first axis; one output bare, several as a tuple.
         """
         arrays = isinstance(data, tuple | np.ndarray) or hasattr(data, "__dlpack__")
         source = self._in_order((data,) if arrays and not isinstance(data, tuple) else data, batch_size)
-        forward, values = self._forward_program(), self._values()
+        forward, values = self._forward_program(), self._values(average)
         batches = [forward(values, batch) for batch in source.epoch(0)]
         outputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def _evaluate(self, source: Source, interruption: Interruption) -> Logs:
-        forward, values = self._forward_program(), self._values()
+    def _evaluate(self, source: Source, interruption: Interruption, average: bool = False) -> Logs:
+        forward, values = self._forward_program(), self._values(average)
         total, rows, sums = 0.0, 0, dict[str, list[float]]()
         with closing(prefetched(source.epoch(0), interruption.check)) as ready:
             for batch in ready:
@@ -247,11 +254,18 @@ class Trainer:
 
     def _forward_program(self) -> Forward:
         if self._forward is None:
-            self._forward = Forward(self.step.trainable, self.step.executable.options)
+            backend = self._options.get("backend", "llvm")
+            given = () if isinstance(backend, str) else (backend,)
+            self._forward = Forward(self.step.trainable, self.step.executable.options, given)
         return self._forward
 
-    def _values(self) -> dict[str, np.ndarray]:
-        return {n: np.ascontiguousarray(a) for n, a in {**self.step.parameters, **self.step.state}.items()}
+    def _values(self, average: bool) -> dict[str, np.ndarray]:
+        values = {**self.step.parameters, **self.step.state}
+        if average:
+            if not self.step.averages:
+                raise GraphcError("no averages are kept", hint="Trainer(..., average=0.999)")
+            values |= self.step.averages
+        return {n: np.ascontiguousarray(a) for n, a in values.items()}
 
     def _metrics(self, sums: Mapping[str, Sequence[float]]) -> Logs:
         return {m.name: m.value(np.asarray(sums[m.name])) for m in self.metrics}

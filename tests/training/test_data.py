@@ -82,6 +82,12 @@ def test_what_is_no_data_is_refused(data: Any) -> None:
         _source(data)
 
 
+@pytest.mark.parametrize("batch", [{"x": X}, (X, "text")], ids=["dict", "text"])
+def test_batches_of_other_things_are_refused(batch: Any) -> None:
+    with pytest.raises(ShapeError, match="arrays of numbers"):
+        list(_source([batch]).epoch(0))
+
+
 def test_too_few_rows_for_a_whole_batch() -> None:
     with pytest.raises(ShapeError, match="no batch"):
         _source((X, Y), batch_size=12, drop_last=True)

@@ -19,6 +19,7 @@ from graphc.errors import ArtifactError, GraphcError, NumericError, ShapeError
 from graphc.ir.types import f32
 from graphc.training.callbacks import Callback, Checkpoint, EarlyStopping, Logs
 from graphc.training.data import source_of
+from graphc_reference import BACKEND
 
 Make = Callable[..., graphc.Trainer]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -88,6 +89,37 @@ def test_batches_of_every_size(trainer: Make, arrays: Arrays) -> None:
     t.fit((arrays[0][:43], arrays[1][:43]), epochs=2, batch_size=16, validation=(arrays[0][:21], arrays[1][:21]))
     assert t.progress.batches == 6 and t.progress.samples == 86
     assert t.predict(arrays[0][:5]).shape == (5, 3)
+
+
+def test_a_fixed_batch_and_a_smaller_last_one(trainer: Make, arrays: Arrays) -> None:
+    x, y = arrays[0][:40], arrays[1][:40]
+    with pytest.raises(ShapeError, match="smaller than the others"):
+        trainer().fit((x, y), epochs=1, batch_size=16)
+    t = trainer()
+    t.fit((x, y), epochs=1, batch_size=16, drop_last=True)
+    assert t.progress.samples == 32
+
+
+def test_averages_are_evaluated_on_request(trainer: Make, arrays: Arrays) -> None:
+    t = trainer(average=0.9)
+    t.fit(arrays, epochs=1, batch_size=16)
+    now, averaged = t.predict(arrays[0]), t.predict(arrays[0], average=True)
+    expected = t.step.inference(average=True)(arrays[0][:16])
+    np.testing.assert_allclose(averaged[:16], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(now, averaged)
+    assert t.evaluate(arrays, average=True)["loss"] != t.evaluate(arrays)["loss"]
+    with pytest.raises(GraphcError, match="no averages"):
+        plain = trainer()
+        plain.fit(arrays, epochs=1, batch_size=16)
+        plain.evaluate(arrays, average=True)
+
+
+def test_a_backend_that_is_not_installed(trainer: Make, arrays: Arrays) -> None:
+    t = trainer(backend=BACKEND)
+    t.fit(arrays, epochs=1, batch_size=16, validation=arrays)
+    native = trainer()
+    native.fit(arrays, epochs=1, batch_size=16, validation=arrays)
+    assert t.history[0]["val_loss"] == pytest.approx(native.history[0]["val_loss"], rel=1e-4)
 
 
 def _of_torch(arrays: Arrays, callbacks: Sequence[Callback] = ()) -> tuple[graphc.Trainer, torch.nn.Module, Any]:
