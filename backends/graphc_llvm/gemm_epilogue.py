@@ -1,7 +1,6 @@
 """What is computed on the finished sums of a contraction's tile: row by row, on all of a panel's columns at once.
 
-A strip of several registers is one LLVM vector, which LLVM cuts into registers statement by statement: a polynomial's long
-chain of multiply-adds then runs for several registers side by side, and their latencies overlap.
+A strip of several registers is one LLVM vector, so that the constants of a long polynomial serve all of them once loaded.
 """
 
 from __future__ import annotations
