@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from importlib import resources
+import importlib.util
+from pathlib import Path
 
 import llvmlite.binding as llvm
 
@@ -20,7 +21,9 @@ def sources_digest(packages: tuple[str, ...] = KERNEL_MAKERS) -> str:
     """A digest of the packages' code: another version of it never takes from the cache what this one made."""
     h = hashlib.sha256(f"llvm {llvm.llvm_version_info}".encode())
     for package in packages:
-        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
-            if file.name.endswith((".py", ".ll")):
+        spec = importlib.util.find_spec(package)  # which doesn't import it
+        assert spec is not None and spec.submodule_search_locations
+        for file in sorted(Path(spec.submodule_search_locations[0]).iterdir()):
+            if file.suffix in (".py", ".ll"):
                 h.update(file.name.encode() + b"\0" + file.read_bytes())
     return h.hexdigest()
