@@ -29,15 +29,16 @@ ENGINES = ("graphc", "onnxruntime", "openvino")
 Feeds = dict[str, np.ndarray]
 
 
-def prepare_graphc(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+def prepare_graphc(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
     import graphc
 
-    exe = graphc.compile(path, threads=threads)
+    exe = graphc.compile(path, threads=threads, precision=precision)
     inputs = [feeds[name] for name in sorted(feeds, key=list(feeds).index)]
     return lambda: exe(*inputs)
 
 
-def prepare_onnxruntime(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+def prepare_onnxruntime(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
+    """In f32 whatever the precision: on CPUs it computes in no other."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -46,10 +47,10 @@ def prepare_onnxruntime(path: str, feeds: Feeds, threads: int) -> Callable[[], o
     return lambda: session.run(None, feeds)
 
 
-def prepare_openvino(path: str, feeds: Feeds, threads: int) -> Callable[[], object]:
+def prepare_openvino(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
     import openvino
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
     inputs = list(feeds.values())
     return lambda: request.infer(inputs)
@@ -73,10 +74,10 @@ def feeds_for(path: str) -> Feeds:
     return feeds
 
 
-def serve(engine: str, path: str, threads: int, pipe: Connection) -> None:
+def serve(engine: str, path: str, threads: int, precision: str, pipe: Connection) -> None:
     """An engine's process: tells the seconds of set-up, then answers each number of seconds with the times of its runs."""
     start = time.perf_counter()
-    run = globals()[f"prepare_{engine}"](path, feeds_for(path), threads)
+    run = globals()[f"prepare_{engine}"](path, feeds_for(path), threads, precision)
     run()
     pipe.send(time.perf_counter() - start)
     while (seconds := pipe.recv()) is not None:
@@ -88,14 +89,16 @@ def serve(engine: str, path: str, threads: int, pipe: Connection) -> None:
         pipe.send(times)
 
 
-def compare(path: str, engines: Sequence[str], threads: int, rounds: int, seconds: float) -> dict[str, object]:
+def compare(
+    path: str, engines: Sequence[str], threads: int, precision: str, rounds: int, seconds: float
+) -> dict[str, object]:
     """Median and best milliseconds of each engine, its set-up time, and how far graphc is ahead."""
     os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
     context = multiprocessing.get_context("spawn")
     pipes, setup = {}, {}
     for engine in engines:
         here, there = context.Pipe()
-        context.Process(target=serve, args=(engine, path, threads, there), daemon=True).start()
+        context.Process(target=serve, args=(engine, path, threads, precision, there), daemon=True).start()
         there.close()
         setup[engine], pipes[engine] = here.recv(), here
     taken: dict[str, list[list[float]]] = {engine: [] for engine in engines}
@@ -126,13 +129,16 @@ def main() -> int:
     parser.add_argument("models", nargs="*", help=f"ONNX files, or of: {', '.join(NAMES)} (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each engine's turn")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for model in arguments.models or NAMES:
         path = str(model if Path(model).suffix == ".onnx" else onnx_file(model))
-        row = compare(path, arguments.engines, arguments.threads, arguments.rounds, arguments.seconds)
+        row = compare(
+            path, arguments.engines, arguments.threads, arguments.precision, arguments.rounds, arguments.seconds
+        )
         if arguments.json:
             print(json.dumps({"model": model, "threads": arguments.threads, **row}), flush=True)
             continue

@@ -33,6 +33,9 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     """How to compile."""
     parser.add_argument("--backend", help="an installed backend, or several with commas between them (default: llvm)")
     parser.add_argument("--threads", type=positive, help="how many to use (default: all that the process may)")
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), help="of the numbers that products multiply (default: f32)"
+    )
     parser.add_argument("--numerics", choices=("fast", "strict"), help="strict: no reassociation of floats")
     parser.add_argument("--target", help="the machine to compile for (default: this one)")
     parser.add_argument("--tune", action="store_true", help="measure where there is a choice, instead of predicting")
@@ -71,7 +74,7 @@ def executable_of(arguments: argparse.Namespace, **overrides: Any) -> Executable
     _check_is_file(arguments.model)
     cache = not arguments.no_cache
     if is_artifact(arguments):
-        fixed = [n for n in ("backend", "numerics", "target", "dynamic", "tune") if getattr(arguments, n)]
+        fixed = [n for n in ("backend", "precision", "numerics", "target", "dynamic", "tune") if getattr(arguments, n)]
         if fixed:
             raise GraphcError(
                 "an artifact keeps the options that it was compiled with",
@@ -88,8 +91,9 @@ def executable_of(arguments: argparse.Namespace, **overrides: Any) -> Executable
 def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `graphc.compile` that the command line gives."""
     return {
-        "backend": (arguments.backend or "llvm").split(","), "numerics": arguments.numerics or "fast", "target": arguments.target,
-        "threads": arguments.threads, "cache": not arguments.no_cache, "tune": arguments.tune,
+        "backend": (arguments.backend or "llvm").split(","), "precision": arguments.precision or "f32",
+        "numerics": arguments.numerics or "fast", "target": arguments.target, "threads": arguments.threads,
+        "cache": not arguments.no_cache, "tune": arguments.tune,
     }  # fmt: skip
 
 
