@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.opdef import Inference
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
-from graphc_llvm.attention_kernel import is_worth_it
+from graphc_llvm.attention_blocks import may_run
 from graphc_llvm.attention_products import Softmax, find_products, find_softmax, is_weighted_sum
 from graphc_llvm.target import Target
 
@@ -50,7 +50,7 @@ class FuseAttention:
             group = [n for n in graph.nodes if n in members]
             body = _body(group)
             products = find_products(body, self.target)
-            if products is not None and is_worth_it(products, context.numerics):
+            if products is not None and may_run(products, context.numerics):
                 _replace(graph, group, body, context)
                 return True
         return False

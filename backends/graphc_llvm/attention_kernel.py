@@ -22,10 +22,11 @@ from dataclasses import replace
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, bounds, ceildiv
+from graphc.ir.symbolic import Dim, ceildiv
 from graphc.lowering.contraction import Affine
 from graphc.lowering.loop_body import Axis, Store
 from graphc_llvm.abi import KERNEL_TYPE
+from graphc_llvm.attention_blocks import BLOCK_KEYS, Areas, block_rows
 from graphc_llvm.attention_pack import Rows, pack_keys, pack_pairs, read
 from graphc_llvm.attention_products import Products
 from graphc_llvm.axis_values import AxisValues
@@ -60,68 +61,6 @@ from graphc_llvm.pairs import add_pairs, round_to_bf16, splat_pair
 from graphc_llvm.register_tile import Add, Left, add_products
 from graphc_llvm.target import Target
 
-MOST_KEYS = 1024
-"""Keys of a single block: 256 KiB of k at depth 64."""
-BLOCK_KEYS = 512
-"""Keys of a block, where there are several."""
-BLOCK_ROWS = 256
-"""Queries that share a packed block of k, at most: packing it costs as much as the products of about four."""
-
-
-def is_worth_it(p: Products, numerics: str) -> bool:
-    """Whether the kernel may run in these numerics, and is expected to win."""
-    return numerics != "strict" or _one_block(p)
-
-
-def _one_block(p: Products) -> bool:
-    high = bounds(p.keys)[1]
-    return high is not None and high <= MOST_KEYS
-
-
-def block_rows(p: Products) -> int:
-    """Queries of a work item: whole tiles."""
-    return BLOCK_ROWS // p.scores.tile_rows * p.scores.tile_rows
-
-
-def work_items(p: Products) -> Dim:
-    """The extent of the kernel's range."""
-    return p.batch * ceildiv(p.scores.row_count, block_rows(p))
-
-
-def scratch_bytes(p: Products) -> int:
-    """Scratch of one worker."""
-    return sum(_Areas(p).sizes.values()) * p.scores.dtype.bytes
-
-
-def moved_bytes(p: Products) -> Dim:
-    """Bytes of operands and results, each counted once."""
-    return sum((x.type.bytes for x in p.result.body.buffers if x.name != p.result.a.buffer), 0)
-
-
-class _Areas:
-    """The parts of the scratch memory, in elements; each begins at a multiple of 64 bytes."""
-
-    def __init__(self, p: Products) -> None:
-        s, r = p.scores, p.result
-        high = bounds(p.keys)[1]
-        self.one = _one_block(p)
-        most = BLOCK_KEYS if high is None or not self.one else high
-        self.keys = -(-most // s.width) * s.width
-        depth, columns = (x for x in (s.inner.extent, r.column.extent))
-        assert isinstance(depth, int) and isinstance(columns, int)
-        self.columns = -(-columns // r.width) * r.width
-        rows = 0 if self.one else block_rows(p)
-        sizes = {
-            "packed": depth * self.keys,
-            "values": self.keys // 2 * self.columns if p.pair else 0,
-            "weights": s.tile_rows * self.keys,
-            "tile": s.tile_rows * r.width,
-            "sums": rows * self.columns,
-            "highest": rows,
-            "totals": rows,
-        }
-        self.sizes = {k: -(-n // 64) * 64 for k, n in sizes.items()}
-
 
 def emit(p: Products, symbol: str, dims: Sequence[str], target: Target, numerics: str) -> str:
     """The kernel as LLVM IR with the ABI of `abi.py`; `dims` are the names of the sizes that it is given."""
@@ -151,7 +90,7 @@ class _Emitter:
         self.vectors = p.scores.width // self.lanes
         self.element = ELEMENT_TYPES[p.scores.dtype.name]
         self.vector = ir.VectorType(self.element, self.lanes)
-        self.areas = _Areas(p)
+        self.areas = Areas(p)
         self.module = ir.Module(name=symbol)
         self.module.context = ir.Context()
         function = ir.Function(self.module, KERNEL_TYPE, symbol)

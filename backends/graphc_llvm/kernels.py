@@ -18,7 +18,16 @@ from graphc.lowering.loop_body import Body, LoopBody
 from graphc.lowering.lower import lower
 from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import kernel_name, nonempty
-from graphc_llvm import attention_kernel, attention_products, contraction, gemm, nest, sorting, winograd_kernel
+from graphc_llvm import (
+    attention_blocks,
+    attention_kernel,
+    attention_products,
+    contraction,
+    gemm,
+    nest,
+    sorting,
+    winograd_kernel,
+)
 from graphc_llvm.cache import Cache
 from graphc_llvm.jit import compile_object
 from graphc_llvm.target import Target
@@ -102,10 +111,10 @@ class KernelMaker:
             symbol = f"kernel_{key[:32]}"
             text = attention_kernel.emit(products, symbol, dims, self.target, self.numerics)
             loops = f"{halves[0]}// a softmax of each row, then\n{halves[1]}"
-            work, scratch = attention_kernel.work_items(products), attention_kernel.scratch_bytes(products)
+            work, scratch = attention_blocks.work_items(products), attention_blocks.scratch_bytes(products)
             given = tuple(symbols[name] for name in dims)
             some = () if nonnegative(products.keys - 1) else (products.keys,)
-            sizes = work, scratch, products.flops, attention_kernel.moved_bytes(products), some
+            sizes = work, scratch, products.flops, attention_blocks.moved_bytes(products), some
             self.made[key] = Kernel(key, symbol, "attention", "attention", text, loops, given, *sizes)
         return self.made[key]
 

@@ -15,7 +15,7 @@ from graphc.ir.text import print_graph
 from graphc.ir.types import DType, bf16, bool_, f16, f32, f64
 from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
-from graphc_llvm.attention_kernel import BLOCK_KEYS, BLOCK_ROWS, MOST_KEYS
+from graphc_llvm.attention_blocks import BLOCK_KEYS, BLOCK_ROWS, MOST_KEYS
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernels import KernelMaker
 from graphc_llvm.target import host_target, parse_target

@@ -1,0 +1,68 @@
+"""How an attention's work is cut: blocks of queries, which are work items, blocks of keys, and the scratch that they take."""
+
+from __future__ import annotations
+
+from graphc.ir.symbolic import Dim, bounds, ceildiv
+from graphc_llvm.attention_products import Products
+
+MOST_KEYS = 1024
+"""Keys of a single block: 256 KiB of k at depth 64."""
+BLOCK_KEYS = 512
+"""Keys of a block, where there are several."""
+BLOCK_ROWS = 256
+"""Queries that share a packed block of k, at most: packing it costs as much as the products of about four."""
+
+
+def may_run(p: Products, numerics: str) -> bool:
+    """Whether the kernel computes what these numerics allow: strict ones have no sums that are scaled later."""
+    return numerics != "strict" or one_block(p)
+
+
+def one_block(p: Products) -> bool:
+    high = bounds(p.keys)[1]
+    return high is not None and high <= MOST_KEYS
+
+
+def block_rows(p: Products) -> int:
+    """Queries of a work item: whole tiles."""
+    return BLOCK_ROWS // p.scores.tile_rows * p.scores.tile_rows
+
+
+def work_items(p: Products) -> Dim:
+    """The extent of the kernel's range."""
+    return p.batch * ceildiv(p.scores.row_count, block_rows(p))
+
+
+def scratch_bytes(p: Products) -> int:
+    """Scratch of one worker."""
+    return sum(Areas(p).sizes.values()) * p.scores.dtype.bytes
+
+
+def moved_bytes(p: Products) -> Dim:
+    """Bytes of operands and results, each counted once."""
+    return sum((x.type.bytes for x in p.result.body.buffers if x.name != p.result.a.buffer), 0)
+
+
+class Areas:
+    """The parts of the scratch memory, in elements; each begins at a multiple of 64 bytes."""
+
+    def __init__(self, p: Products) -> None:
+        s, r = p.scores, p.result
+        high = bounds(p.keys)[1]
+        self.one = one_block(p)
+        most = BLOCK_KEYS if high is None or not self.one else high
+        self.keys = -(-most // s.width) * s.width
+        depth, columns = (x for x in (s.inner.extent, r.column.extent))
+        assert isinstance(depth, int) and isinstance(columns, int)
+        self.columns = -(-columns // r.width) * r.width
+        rows = 0 if self.one else block_rows(p)
+        sizes = {
+            "packed": depth * self.keys,
+            "values": self.keys // 2 * self.columns if p.pair else 0,
+            "weights": s.tile_rows * self.keys,
+            "tile": s.tile_rows * r.width,
+            "sums": rows * self.columns,
+            "highest": rows,
+            "totals": rows,
+        }
+        self.sizes = {k: -(-n // 64) * 64 for k, n in sizes.items()}
