@@ -126,6 +126,15 @@ def chain(n: int | Expr) -> Graph:
     return b.returns(b.op("tanh", b.op("mul", b.op("exp", x), y)), b.op("reduce_sum", b.op("mul", x, y), axes=(0,)))
 
 
+def attention(s: int | Expr, t: int | Expr, depth: int, columns: int, dtype: DType = f32) -> Graph:
+    """Heads last, as projections give them, with a mask."""
+    b = Builder()
+    shapes = ((2, s, 3, depth), (2, t, 3, depth), (2, t, 3, columns))
+    q, k, v = (b.transpose(b.input(n, dtype, x), (0, 2, 1, 3)) for n, x in zip("qkv", shapes, strict=True))
+    mask = b.broadcast(b.input("mask", dtype, (s, t)), (2, 3, s, t), (2, 3))
+    return b.returns(b.transpose(b.op("attention", q, k, v, mask, scale=0.3), (0, 2, 1, 3)))
+
+
 N = symbol("n", 1)
 SIZES = ((1, 1, 1), (1, 64, 10), (7, 33, 17), (29, 600, 70), (250, 5, 65))
 GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
@@ -149,6 +158,10 @@ GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
     "softmax, any size": (rows("softmax", 3, N, axis=1), [{"n": n} for n in (1, 3, 16, 17, 255)]),
     "softmax of columns": (rows("softmax", 37, 5, axis=0), [{}]),
     "layer norm": (rows("layer_norm", 4, 77, axis=1, epsilon=1e-5), [{}]),
+    "attention": (attention(13, 75, 20, 24), [{}]),
+    "attention of f64": (attention(7, 33, 9, 33, f64), [{}]),
+    "attention, any number of keys": (attention(8, N, 16, 20), [{"n": n} for n in (1, 16, 70, 512, 600, 1100)]),
+    "attention, any number of queries": (attention(N, 40, 16, 20), [{"n": n} for n in (1, 6, 11, 260)]),
     "max pool": (pool(13, 7), [{}]),
     "average pool": (pool(9, 18, "average_pool"), [{}]),
     "elementwise": (chain(N), [{"n": n} for n in (*range(1, 20), 31, 33, 63, 65, 1023, 1025)]),
