@@ -76,7 +76,7 @@ class Contraction:
 
     @property
     def terms(self) -> int:
-        """Terms of the sum that are read and multiplied at once: neighbours in A, and in a lane of B."""
+        """Terms of the sum that are read and multiplied at once; in B they are neighbours."""
         return 1 if self.pair is None else 2
 
     @property
@@ -183,7 +183,7 @@ def _with_column(
     a_address = affine(a_flat, axes)
     if a_address is None or not all(affine(r.expression, axes) for r in a.predicate):
         return None
-    if pair is not None and (a_address.of(pair.name) != 1 or _stored(body, a) != bf16 or _stored(body, b) != bf16):
+    if pair is not None and (_stored(body, a) != bf16 or _stored(body, b) != bf16):
         return None
     a_names = names_in(a_flat) | {n for r in a.predicate for n in names_in(r.expression)}
     rows = tuple(

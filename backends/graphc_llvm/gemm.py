@@ -188,9 +188,10 @@ class _Gemm:
         if not self.c.a.predicate:
             return
         stride, extent = self.c.a_address.of(self.c.inner.name), bounds(self.c.inner.extent)[1]
-        if not isinstance(stride, int) or extent is None:
+        apart = 0 if self.c.pair is None else self.c.a_address.of(self.c.pair.name)
+        if not isinstance(stride, int) or not isinstance(apart, int) or extent is None:
             raise ValueError("padding needs a static inner axis")
-        array = ir.ArrayType(self.a_element, (extent - 1) * stride + self.c.terms)
+        array = ir.ArrayType(self.a_element, (extent - 1) * stride + apart + 1)
         zeros = ir.GlobalVariable(self.module, array, "zeros")
         zeros.linkage, zeros.global_constant, zeros.initializer = "internal", True, ir.Constant(array, None)
         self.zeros = zeros
@@ -471,7 +472,9 @@ class _Gemm:
         pointer = offset(b, row, at, self.a_element)
         if self.c.pair is None:
             return splat(b, convert_float(b, load(b, pointer, self.a_element), self.element), self.lanes)
-        return splat_pair(b, pointer, self.lanes)
+        apart = self.c.a_address.of(self.c.pair.name)
+        other = None if apart == 1 else offset(b, pointer, self.at.dim(apart), self.a_element)
+        return splat_pair(b, pointer, self.lanes, other)
 
     def load_b(self, at: ir.Value, v: int) -> ir.Value:
         if not self.copies:

@@ -7,7 +7,8 @@ its inverse; a `materialize` between them says that the packed form is the one i
 constants alone, moves to `prepare`; unpack fuses into the contraction, whose loop body then reads [n // width, k, n %
 width]. So the graph stays one that prints, verifies and interprets, and no operator is added.
 
-Weights of bf16 are packed in pairs of terms, [panel][k // 2][lane][k % 2], where the target multiplies pairs.
+Weights of bf16 are packed in pairs of terms, [panel][k // 2][lane][k % 2], where the target multiplies pairs; so are a
+product's runtime operands, where many rows read them. Its left operand is transposed where its pairs lie apart.
 
 A convolution's weights that aren't constant, as in training, are packed at each call where many rows read them. A
 product's runtime operand whose columns aren't contiguous is transposed so that they are.
@@ -30,7 +31,6 @@ from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
 from graphc_llvm.target import Target
 
-
 REUSES = 64
 """Readings of an element in one product, from which on it pays to pack an operand that isn't known before the call."""
 
@@ -48,7 +48,7 @@ class Pack:
         constant = constant_values(graph)
         packed = transposed = 0
         for node in graph.nodes:
-            if node.op.name == "dot" and node.operands[1] in constant:
+            if node.op.name == "dot" and (node.operands[1] in constant or self.gains_pairs(node)):
                 packed += self.pack_dot(graph, node, context)
             elif node.op.name == "dot":
                 transposed += transpose_columns(graph, node, context)
@@ -66,10 +66,25 @@ class Pack:
         b = Builder(graph, before=node, origin=node.origin)
         rows = product(x.type.shape[i] for i in free_axes(x.type.rank, node["lhs_batch"], node["lhs_contract"]))
         order = (*batch, *contract, *free)
+        attributes = _with_rhs_order(node)
+        if self.has_pairs(w.type.dtype, [w.type.shape[i] for i in order]) and _reuses(w.type.shape[free[0]]):
+            x, attributes = _with_dense_terms(b, node, attributes)
         panels = self.panels(b, b.transpose(w, order), rows, node, outer=len(batch))
-        context.replace(graph, node.result, b.op("dot", x, panels, **_with_rhs_order(node)))
+        context.replace(graph, node.result, b.op("dot", x, panels, **attributes))
         graph.erase(node)
         return True
+
+    def gains_pairs(self, node: Node) -> bool:
+        """Whether packing a runtime operand in pairs at each call is nothing beside what they gain."""
+        x, w = node.operands
+        batch, contract, free = _rhs_axes(node)
+        rows = product(x.type.shape[i] for i in free_axes(x.type.rank, node["lhs_batch"], node["lhs_contract"]))
+        order = (*batch, *contract, *free)
+        return bool(contract) and _reuses(rows) and self.has_pairs(w.type.dtype, [w.type.shape[i] for i in order])
+
+    def has_pairs(self, dtype: DType, shape: Sequence[Dim]) -> bool:
+        """Whether an operand of `shape` [outer axes, sum axes, columns] is packed in pairs of terms."""
+        return dtype == bf16 and self.target.bf16_pairs and shape[-2] % 2 == 0 and shape[-2] != 2
 
     def pack_conv(self, graph: Graph, node: Node, context: PassContext) -> bool:
         x, w = node.operands
@@ -100,8 +115,7 @@ class Pack:
 
     def form(self, shape: Sequence[Dim], rows: Dim, dtype: DType, outer: int, node: Node | None = None) -> Panels:
         """The panels for an operand of `shape` [outer axes, sum axes, columns]; of a node whose width may be chosen."""
-        pairs = dtype == bf16 and self.target.bf16_pairs and shape[-2] % 2 == 0 and shape[-2] != 2
-        terms = 2 if pairs else 1
+        terms = 2 if self.has_pairs(dtype, shape) else 1
         widths = panel_widths(shape[-1], rows, wide(dtype), self.target)
         return Panels(tuple(shape), widths[0] if node is None else self.choices.width(node, widths), outer, terms)
 
@@ -194,8 +208,11 @@ class Panels:
 
 def _is_reused(node: Node) -> bool:
     """Whether a convolution reads its weights so often that packing them at each call is nothing beside it."""
-    rows = product(node.result.type.shape[:-1])
-    return (bounds(rows)[0] or 0) >= REUSES and node.operands[1].type.is_static
+    return _reuses(product(node.result.type.shape[:-1])) and node.operands[1].type.is_static
+
+
+def _reuses(times: Dim) -> bool:
+    return (bounds(times)[0] or 0) >= REUSES
 
 
 def _rhs_axes(node: Node) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -211,6 +228,18 @@ def _with_rhs_order(node: Node) -> dict[str, Any]:
         "rhs_contract": tuple(range(len(batch), len(batch) + len(contract))),
     }
     return {**node.attributes, **order}
+
+
+def _with_dense_terms(b: Builder, node: Node, attributes: dict[str, Any]) -> tuple[Value, dict[str, Any]]:
+    """The left-hand side of a `dot` with neighbouring terms of the sum side by side in memory, and the attributes for it."""
+    x, batch, contract = node.operands[0], node["lhs_batch"], node["lhs_contract"]
+    view = x.producer
+    moved = view is not None and view.op.name == "transpose" and view["permutation"][-1] != x.type.rank - 1
+    if contract[-1] == x.type.rank - 1 and not moved:
+        return x, attributes
+    order = (*batch, *free_axes(x.type.rank, batch, contract), *contract)
+    axes = {"lhs_batch": tuple(range(len(batch))), "lhs_contract": tuple(range(len(order) - len(contract), len(order)))}
+    return b.op("materialize", b.transpose(x, order)), {**attributes, **axes}
 
 
 def transpose_columns(graph: Graph, node: Node, context: PassContext) -> bool:

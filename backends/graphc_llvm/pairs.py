@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 
-from graphc_llvm.emit import BF16, I16, I32, call_intrinsic, splat
+from graphc_llvm.emit import BF16, I16, I32, call_intrinsic, i32, splat
 
 
 def add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
@@ -17,9 +17,13 @@ def add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Valu
     return call_intrinsic(b, f"llvm.x86.avx512bf16.dpbf16ps.{bits}", z.type, [z, x, y])
 
 
-def splat_pair(b: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
-    """The two bf16 at `pointer`, `lanes` times."""
-    pair = b.load(pointer, align=2, typ=I32)
+def splat_pair(b: ir.IRBuilder, pointer: ir.Value, lanes: int, other: ir.Value | None = None) -> ir.Value:
+    """The two bf16 at `pointer`, or those at `pointer` and `other`, `lanes` times."""
+    if other is None:
+        pair = b.load(pointer, align=2, typ=I32)
+    else:
+        low, high = (b.zext(b.load(p, align=2, typ=I16), I32) for p in (pointer, other))
+        pair = b.or_(low, b.shl(high, i32(16)))
     return b.bitcast(splat(b, pair, lanes), ir.VectorType(BF16, 2 * lanes))
 
 

@@ -104,6 +104,34 @@ def test_pairs_are_one_instruction() -> None:
     assert "dpbf16ps" not in kernel_text(dense(7, 63, (64,), bf16))  # an odd number of terms isn't pairs
 
 
+@pytest.mark.parametrize("weights", [True, False], ids=["weights", "inputs"])
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("n", [24, 96])
+def test_terms_that_lie_apart(weights: bool, transposed: bool, n: int) -> None:
+    """Both operands may have the sum's axis outermost, as in gradients of weights, or innermost."""
+    b = Builder()
+    x = b.input("x", bf16, (40, 70) if transposed else (70, 40))
+    w = random(n, 40, dtype=bf16) if transposed else random(40, n, dtype=bf16)
+    operand = b.constant(w) if weights else b.input("w", bf16, w.shape)
+    axes = {"lhs_contract": (0,), "rhs_contract": (1,)} if transposed else {"lhs_contract": (1,), "rhs_contract": (0,)}
+    graph = b.returns(b.op("dot", x, operand, wide=True, **axes))
+    inputs = [random(*v.type.shape, dtype=bf16) for v in graph.inputs]
+    executable = graphc.compile(graph, threads=1)
+    (want,) = interpret(graph, inputs)
+    np.testing.assert_allclose(executable(*inputs), want, atol=np.abs(want).max() * 1e-5)
+    assert "gemm" in templates(executable)
+
+
+def test_batched_products_of_inputs() -> None:
+    b = Builder()
+    x, w = b.input("x", bf16, (3, 80, 32)), b.input("w", bf16, (3, 32, 72))
+    batch = {"lhs_batch": (0,), "rhs_batch": (0,), "lhs_contract": (2,), "rhs_contract": (1,)}
+    graph = b.returns(b.op("dot", x, w, wide=True, **batch))
+    inputs = [random(*v.type.shape, dtype=bf16) for v in graph.inputs]
+    (want,) = interpret(graph, inputs)
+    np.testing.assert_allclose(graphc.compile(graph, threads=1)(*inputs), want, atol=np.abs(want).max() * 1e-5)
+
+
 def kernel_text(graph: Graph) -> str:
     """The IR of the graph's product for a target with pairs, whatever this machine is."""
     from graphc.lowering.prepare import split_prepare
