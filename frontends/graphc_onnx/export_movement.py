@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.ir.symbolic import Dim
+from graphc.ir.symbolic import Dim, Expr
 from graphc.ir.types import i64
 from graphc_onnx.export_scope import Name
 from graphc_onnx.exported_node import ExportedNode, Exporter
@@ -70,6 +70,8 @@ def _reverse(c: ExportedNode) -> Name:
 
 def _pad(c: ExportedNode) -> Name:
     padding: tuple[Dim, ...] = (*c["low"], *c["high"])
+    if not any(isinstance(d, Expr) or d for d in padding):
+        return c.x()
     return c.op("Pad", [c.x(0), c.scope.sizes(padding), c.x(1)])
 
 
@@ -79,6 +81,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "dims": _dims,
     "broadcast": _broadcast,
     "reshape": lambda c: c.scope.reshape(c.x(), c["shape"]),
+    "materialize": lambda c: c.loose(),
     "transpose": lambda c: c.scope.transpose(c.x(), c["permutation"]),
     "slice": _slice,
     "reverse": _reverse,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphc.ir.symbolic import Dim, product
-from graphc.ir.types import f32, i64
+from graphc.ir.types import f32, f64, i64
 from graphc.ops.windows import WindowSpec
 from graphc_onnx.export_scope import Name
 from graphc_onnx.exported_node import ExportedNode, Exporter
@@ -92,6 +92,8 @@ def _resize(c: ExportedNode) -> Name:
             or int(np.floor(size * np.float32(scale))) != wanted
         ):
             raise Refused("ONNX resizes by scales to the sizes that follow from them alone")
+        if x.dtype == f64 and float(np.float32(scale)) != scale:
+            raise Refused("ONNX stores scales in single precision")
     scales = np.array([by_axis.get(i, 1.0) for i in range(rank)], f32.numpy)
     return c.op("Resize", [x, None, c.scope.constant(scales)], **options)
 

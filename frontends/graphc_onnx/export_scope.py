@@ -69,7 +69,7 @@ def _check_attributes(attributes: Mapping[str, Any], double: bool) -> None:
     for name, value in attributes.items():
         if isinstance(value, Expr):
             raise Refused(f"ONNX's {name} must not be dynamic")
-        if double and isinstance(value, float) and np.float32(value) != value:
+        if double and isinstance(value, float) and float(np.float32(value)) != value:
             raise Refused(f"ONNX stores {name} in single precision")
 
 
