@@ -135,10 +135,10 @@ def is_packed(c: Contraction) -> bool:
 
 def emit(c: Contraction, symbol: str, target: Target, numerics: str) -> str:
     """The kernel as LLVM IR with the ABI of `abi.py`."""
-    return str(_Gemm(c, symbol, target, numerics).module)
+    return str(GemmKernel(c, symbol, target, numerics).module)
 
 
-class _Gemm:
+class GemmKernel:
     def __init__(self, c: Contraction, symbol: str, target: Target, numerics: str) -> None:
         self.c = c
         self.numerics = numerics
@@ -160,7 +160,8 @@ class _Gemm:
 
     # The nest
 
-    def emit_kernel(self) -> None:
+    def bind(self) -> None:
+        """What the kernel is given: sizes by name, addresses of buffers."""
         b, c = self.b, self.c
         names = sorted({s.name for x in c.body.axes for s in free_symbols(x.extent)} | _buffer_symbols(c))
         for i, name in enumerate(names):
@@ -168,6 +169,10 @@ class _Gemm:
         self.buffers = {x.name: load(b, offset(b, self.pointers, i, PTR), PTR) for i, x in enumerate(c.body.buffers)}
         self.epilogue = Epilogue(b, c, self.lanes, self.numerics, self.at, self.buffers)
         self.emit_zeros()
+
+    def emit_kernel(self) -> None:
+        b, c = self.b, self.c
+        self.bind()
         rows = self.at.dim(c.row_count)
         panels = self.at.dim(c.panels)
         blocks = self.at.dim(ceildiv(c.row_count, row_block(c)))

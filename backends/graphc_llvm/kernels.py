@@ -3,13 +3,9 @@ bodies."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
-
-import llvmlite.binding as llvm
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
@@ -26,10 +22,13 @@ from graphc_llvm import (
     gemm,
     nest,
     sorting,
+    strassen,
+    strassen_kernel,
     winograd_kernel,
 )
-from graphc_llvm.cache import Cache
+from graphc_llvm.cache import Cache, cached_code
 from graphc_llvm.jit import compile_object
+from graphc_llvm.sources import sources_digest
 from graphc_llvm.target import Target
 
 
@@ -145,6 +144,12 @@ class KernelMaker:
             text = nest.emit_kernel(body, self.target, self.numerics)
             sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
             return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body))
+        faster = strassen.plan(product, self.target) if self.numerics == "fast" else None
+        if faster is not None:
+            text = strassen_kernel.emit(faster, info.symbol, self.target, self.numerics)
+            loops = f"// By seven products of half the size in place of eight (Strassen).\n{body}"
+            sizes = faster.work_items, faster.scratch_bytes, faster.flops, info.bytes
+            return Kernel(key, info.symbol, body.name, "strassen", text, loops, dims, *sizes)
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
         return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
@@ -168,23 +173,3 @@ def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | No
                 cache.put(f"kernel {k.key}", code)
         objects[k.key] = code
     return objects
-
-
-def cached_code(key: str, cache: Cache | None) -> bytes | None:
-    """The object code of the kernel with that key, if it was compiled before."""
-    return None if cache is None else cache.get(f"kernel {key}")
-
-
-KERNEL_MAKERS = ("graphc_llvm", "graphc_llvm.math", "graphc.lowering")
-"""The packages whose code makes kernels."""
-
-
-@functools.cache
-def sources_digest(packages: tuple[str, ...] = KERNEL_MAKERS) -> str:
-    """A digest of the packages' code: another version of it never takes from the cache what this one made."""
-    h = hashlib.sha256(f"llvm {llvm.llvm_version_info}".encode())
-    for package in packages:
-        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
-            if file.name.endswith((".py", ".ll")):
-                h.update(file.name.encode() + b"\0" + file.read_bytes())
-    return h.hexdigest()

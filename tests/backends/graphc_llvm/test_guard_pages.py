@@ -13,6 +13,7 @@ from graphc.ir.types import DType, f32, f64
 from graphc.testing.conformance import Case, Failure, cases, difference, failures
 from graphc.testing.guard_pages import Side, at_guard_page
 from graphc.testing.random_graphs import random_inputs
+from graphc_llvm import strassen
 from graphc_llvm.instance import ALIGNMENT, Instance
 from graphc_llvm.segment import LlvmSegment
 
@@ -196,3 +197,23 @@ def test_winograd_kernels_stay_in_their_buffers(name: str) -> None:
     for side in SIDES:
         (seen,) = run_guarded(executable, inputs, side)
         assert np.abs(seen - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+STRASSEN: dict[str, tuple[Graph, list[dict[str, int]]]] = {
+    "61x224x250": (dense(61, 224, 250), [{}]),
+    "nx96x190": (dense(N, 96, 190), [{"n": n} for n in (5, 49, 245)]),
+}
+
+
+@pytest.mark.parametrize("name", STRASSEN)
+def test_strassen_kernels_stay_in_their_buffers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strassen, "MARGIN", 1e9)
+    graph, sizes = STRASSEN[name]
+    executable = graphc.compile(graph, threads=2, cache=False)
+    assert "// strassen " in executable.text("loops")
+    for dims in sizes:
+        inputs = random_inputs(graph, dims)
+        (expected,) = interpret(graph, inputs)
+        for side in SIDES:
+            (seen,) = run_guarded(executable, inputs, side)
+            assert np.abs(seen - expected).max() < 1e-5 * np.abs(expected).max()

@@ -1,0 +1,317 @@
+"""The kernel of a product by Strassen's algorithm; see `strassen.py`.
+
+    for item in [begin, end):                         # (batch, block of rows, couple of panels), the couple fastest
+      for chunk of half the sum:                      # `depth` terms: the right-hand panel stays in L1
+        at a block's first item: the seven left operands to scratch, in the order in which they are read
+        for one of seven products:
+          for tile of pairs of rows:
+            in its first tile: the panel of T1 to T4 is computed and stored as it is multiplied by
+            accumulators = left operand's rows x panel                           # as in `gemm.py`
+            U, V and the results in scratch += accumulators
+            after the last product of the last chunk: epilogue on two panels of the tile's rows
+
+Products are in an order in which T1, T3, T2 and T4 need one panel of memory. Flops 7/8 of the direct product's 2*M*N*K. Each
+term asks for a part of the next chunk's B, and of the next tile's rows, ahead of time. Blocks of few rows, and a last panel
+without a partner, are multiplied directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import llvmlite.ir as ir
+
+from graphc_llvm.emit import binary, for_range, i32, i64, load_vector, offset, prefetch, store_vector
+from graphc_llvm.gemm import GemmKernel
+from graphc_llvm.register_tile import add_products
+from graphc_llvm.strassen import Strassen
+from graphc_llvm.target import Target
+
+
+@dataclass(frozen=True)
+class Product:
+    """One of the seven. `into` has (target, base, sign): target = base + sign * product; results have that added to them,
+    after the first chunk, and in any without a base.
+
+    right: one of B's blocks or "t", which is then x + sign * y for `made` = (x, sign, y).
+    """
+
+    left: str
+    right: str
+    into: tuple[tuple[str, str, int], ...]
+    made: tuple[str, int, str] | None = None
+
+
+PRODUCTS = (
+    Product("a11", "b11", (("u", "", 1),)),
+    Product("s1", "t", (("v", "u", 1),), ("b12", -1, "b11")),
+    Product("s4", "b22", (("c12", "v", 1),)),
+    Product("s3", "t", (("c22", "v", 1), ("v", "u", 1)), ("b22", -1, "b12")),
+    Product("s2", "t", (("c12", "", 1), ("c22", "", 1), ("v", "v", 1)), ("t", 1, "b11")),
+    Product("a22", "t", (("c21", "v", -1),), ("t", -1, "b21")),
+    Product("a12", "b21", (("c11", "u", 1),)),
+)
+"""P1, P5, P3, P7, P6, P4, P2: what T is made of, T aside, are a block that the product before has read, and one other."""
+
+
+def emit(s: Strassen, symbol: str, target: Target, numerics: str) -> str:
+    """The kernel as LLVM IR with the ABI of `abi.py`."""
+    return str(_Emitter(s, symbol, target, numerics).module)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where the operands of a chunk lie, which begins at term `start` of each half and has `depth` of them.
+
+    right: B's blocks and T, by name; left: the left operands; first, last: whether it is the sum's; quarters: the blocks of
+    B that come next; tiles: of pairs of rows; sharers: tiles of products that ask for one of these blocks; stride: bytes from
+    one such request to the next.
+    """
+
+    start: ir.Value
+    right: dict[str, ir.Value]
+    left: ir.Value
+    depth: ir.Value
+    first: ir.Value
+    last: ir.Value
+    quarters: Sequence[ir.Value]
+    tiles: ir.Value
+    sharers: ir.Value
+    stride: ir.Value
+
+
+class _Emitter(GemmKernel):
+    def __init__(self, s: Strassen, symbol: str, target: Target, numerics: str) -> None:
+        self.s = s
+        super().__init__(s.c, symbol, target, numerics)
+
+    def emit_kernel(self) -> None:
+        b, c, s = self.b, self.c, self.s
+        self.bind()
+        self.t = offset(b, self.scratch, 6 * s.pairs * c.width, self.element)
+        self.left = offset(b, self.t, s.depth * c.width, self.element)
+        rows, panels = self.at.dim(c.row_count), self.at.dim(c.panels)
+        blocks, couples = self.at.dim(s.blocks), self.at.dim(s.couples)
+        share = i64(s.rows) if isinstance(c.row_count, int) else self.share(rows, blocks)
+        with for_range(b, self.begin, self.end, name="item") as item:
+            couple, rest = b.urem(item, couples), b.udiv(item, couples)
+            self.at.unravel(b.udiv(rest, blocks), c.batch)
+            start = b.mul(b.urem(rest, blocks), share)
+            stop = binary(b, "smin", b.add(start, share), rows)
+            begins = b.or_(b.icmp_signed("==", item, self.begin), b.icmp_signed("==", couple, i64(0)))
+            panel = b.mul(couple, i64(2))
+            if self.is_all_couples():
+                self.emit_couple(panel, start, stop, begins)
+            else:
+                pays = b.icmp_signed(">=", b.sub(stop, start), i64(s.least))
+                two = b.icmp_signed("<", b.add(panel, i64(1)), panels)
+                with b.if_else(b.and_(pays, two)) as (yes, no):
+                    with yes:
+                        self.emit_couple(panel, start, stop, begins)
+                    with no:
+                        self.emit_directly(panel, binary(b, "smin", b.add(panel, i64(2)), panels), start, stop)
+        b.ret(i32(0))
+
+    def is_all_couples(self) -> bool:
+        """Whether it is known that no panel is without a partner, and no block of too few rows."""
+        rows, panels = self.c.row_count, self.c.panels
+        if not isinstance(rows, int) or not isinstance(panels, int):
+            return False
+        return panels % 2 == 0 and (rows - 1) % self.s.rows + 1 >= self.s.least
+
+    def emit_directly(self, panel: ir.Value, end: ir.Value, start: ir.Value, stop: ir.Value) -> None:
+        """C's rows [start, stop) of panels [panel, end), as in `gemm.py`."""
+        with for_range(self.b, panel, end, name="panel") as one:
+            self.at.env["panel"] = one
+            self.emit_panel(one, start, stop)
+
+    def share(self, rows: ir.Value, blocks: ir.Value) -> ir.Value:
+        """Rows of each block but the last: equal shares, of whole tiles."""
+        b, unit = self.b, i64(2 * self.c.tile_rows)
+        each = b.mul(blocks, unit)
+        return b.mul(unit, b.udiv(b.sub(b.add(rows, each), i64(1)), each))
+
+    # A couple of panels
+
+    def emit_couple(self, panel: ir.Value, start: ir.Value, stop: ir.Value, begins: ir.Value) -> None:
+        """C's rows [start, stop) and two panels; at `begins`, the sums of these rows of A are made first."""
+        b, c, s = self.b, self.c, self.s
+        at = b.add(self.at.sum(c.b_address, c.batch, c.b_address.constant), self.panel_offset(panel))
+        first_panel = offset(b, self.buffers[c.b.buffer], at, self.element)
+        pairs, last = b.udiv(b.add(b.sub(stop, start), i64(1)), i64(2)), b.sub(stop, i64(1))
+        with for_range(b, i64(0), i64(s.half), s.depth, "chunk") as k:
+            chunk = self.chunk(first_panel, k, pairs)
+
+            def finish(pair: ir.Value) -> None:
+                with b.if_then(chunk.last):
+                    self.finish(panel, b.add(start, b.mul(pair, i64(2))), stop, pair)
+
+            with b.if_then(begins):
+                self.add_left(chunk, start, last)
+            for number in range(len(PRODUCTS)):
+                self.multiply(chunk, number, pairs, finish if number == len(PRODUCTS) - 1 else None)
+
+    def finish(self, panel: ir.Value, row: ir.Value, stop: ir.Value, pair: ir.Value) -> None:
+        """The epilogue on both panels of a tile of pairs of rows, `row` the first."""
+        b, c = self.b, self.c
+        count = binary(b, "smin", b.sub(stop, row), i64(2 * c.tile_rows))
+        with for_range(b, i64(0), i64(2), name="side") as side:
+            self.at.env["panel"] = b.add(panel, side)
+            columns = None
+            if not isinstance(c.column.extent, int) or c.column.extent % c.width:
+                columns = b.sub(self.at.dim(c.column.extent), b.mul(self.at.env["panel"], i64(c.width)))
+            tile = b.select(b.icmp_signed("==", side, i64(0)), self.block(pair, "c11"), self.block(pair, "c12"))
+            self.epilogue.emit(row, count, tile, columns)
+
+    def panel_offset(self, panels: ir.Value) -> ir.Value:
+        return self.b.mul(panels, self.at.dim(self.c.b_address.of("panel")))
+
+    def chunk(self, first_panel: ir.Value, k: ir.Value, pairs: ir.Value) -> _Chunk:
+        """Where the operands of the chunk from term `k` of each half lie."""
+        b, c, s = self.b, self.c, self.s
+        depth = binary(b, "smin", i64(s.depth), b.sub(i64(s.half), k))
+        apart, low = self.panel_offset(i64(1)), s.half * c.width
+
+        def quarters(panel: ir.Value, k: ir.Value) -> list[ir.Value]:
+            """B11, B21, B12 and B22 from term `k` on."""
+            b11 = offset(b, panel, b.mul(k, i64(c.width)), self.element)
+            b12 = offset(b, b11, apart, self.element)
+            return [b11, offset(b, b11, low, self.element), b12, offset(b, b12, low, self.element)]
+
+        right = dict(zip(("b11", "b21", "b12", "b22"), quarters(first_panel, k), strict=True), t=self.t)
+        left = offset(b, self.left, b.mul(b.udiv(k, i64(s.depth)), i64(len(PRODUCTS) * s.left_size)), self.element)
+        end = b.add(k, depth)
+        last = b.icmp_signed("==", end, i64(s.half))
+        next_panel = b.select(last, offset(b, first_panel, b.mul(apart, i64(2)), self.element), first_panel)
+        following = quarters(next_panel, b.select(last, i64(0), end))
+        tiles = b.udiv(b.add(pairs, i64(c.tile_rows - 1)), i64(c.tile_rows))
+        sharers = b.udiv(b.mul(tiles, i64(len(PRODUCTS))), i64(4))
+        line = c.width * c.dtype.bytes
+        stride = b.udiv(b.add(sharers, i64(line - 1)), sharers)
+        first = b.icmp_signed("==", k, i64(0))
+        return _Chunk(k, right, left, depth, first, last, following, tiles, sharers, stride)
+
+    def add_left(self, chunk: _Chunk, start: ir.Value, last: ir.Value) -> None:
+        """A chunk's left operands from A, for whole tiles of rows from `start` on: those past the last repeat it."""
+        b, c, s = self.b, self.c, self.s
+        origin = self.at.sum(c.a_address, c.batch, c.a_address.constant)
+        base = offset(b, self.buffers[c.a.buffer], b.add(origin, chunk.start), self.element)
+        with for_range(b, i64(0), b.mul(chunk.tiles, i64(c.tile_rows)), name="pair") as pair:
+            rows = []
+            for i in range(2):
+                row = b.add(start, b.add(b.mul(pair, i64(2)), i64(i)))
+                self.at.unravel(binary(b, "smin", row, last), c.rows)
+                rows.append(offset(b, base, self.at.sum(c.a_address, c.rows), self.element))
+            target = offset(b, chunk.left, b.mul(pair, i64(s.depth)), self.element)
+            with for_range(b, i64(0), chunk.depth, self.lanes, "term") as k:
+                a11, a21 = (self.read(offset(b, row, k, self.element)) for row in rows)
+                a12, a22 = (self.read(offset(b, row, b.add(k, i64(s.half)), self.element)) for row in rows)
+                s1 = b.fadd(a21, a22)
+                s2 = b.fsub(s1, a11)
+                left = {"a11": a11, "a12": a12, "a22": a22, "s1": s1, "s2": s2}
+                left |= {"s3": b.fsub(a11, a21), "s4": b.fsub(a12, s2)}
+                for n, product in enumerate(PRODUCTS):
+                    at = b.add(k, i64(n * s.left_size))
+                    store_vector(b, left[product.left], offset(b, target, at, self.element))
+
+    def read(self, at: ir.Value) -> ir.Value:
+        return load_vector(self.b, at, self.element, self.lanes)
+
+    # A product
+
+    def multiply(
+        self, chunk: _Chunk, number: int, pairs: ir.Value, then: Callable[[ir.Value], None] | None = None
+    ) -> None:
+        """One of the seven products, tile by tile; `then` is done after each tile."""
+        b, height = self.b, self.c.tile_rows
+        begin = 0
+        if PRODUCTS[number].made is not None:
+            self.multiply_rows(chunk, number, i64(0), height, makes=True)
+            begin = height
+        with for_range(b, i64(begin), pairs, height, "pair") as pair:
+            self.by_height(b.sub(pairs, pair), lambda h: self.multiply_rows(chunk, number, pair, h))
+            if then is not None:
+                then(pair)
+
+    def by_height(self, left: ir.Value, emit: Callable[[int], None]) -> None:
+        """`emit` for tiles of as many pairs of rows as are left, or, where their number isn't known, of half or all."""
+        b, full, rows = self.b, self.c.tile_rows, self.c.row_count
+        few = -(-(rows % self.s.rows) // 2) % full if isinstance(rows, int) else -(-full // 2)
+        if few == 0:
+            emit(full)
+            return
+        with b.if_else(b.icmp_signed(">", left, i64(few))) as (more, rest):
+            with more:
+                emit(full)
+            with rest:
+                emit(few)
+
+    def multiply_rows(self, chunk: _Chunk, number: int, pair: ir.Value, height: int, makes: bool = False) -> None:
+        """A tile of a product, added to what it belongs to. With `makes`, the panel is computed on the way."""
+        b, c, s = self.b, self.c, self.s
+        product = PRODUCTS[number]
+        panel = chunk.right[product.right]
+        at = b.add(b.mul(pair, i64(s.depth)), i64(number * s.left_size))
+        left = offset(b, chunk.left, at, self.element)
+        rows = [offset(b, left, r * s.depth, self.element) for r in range(height)]
+        next_rows = offset(b, left, c.tile_rows * s.depth, self.element)
+        ahead = self.ahead(chunk, number, pair)
+
+        def columns(k: ir.Value) -> list[ir.Value]:
+            prefetch(b, offset(b, ahead, b.mul(k, chunk.stride)))
+            prefetch(b, offset(b, next_rows, b.mul(k, i64(c.tile_rows)), self.element))
+            first = b.mul(k, i64(c.width))
+            lines = [b.add(first, i64(v * self.lanes)) for v in range(self.vectors)]
+            places = [offset(b, panel, line, self.element) for line in lines]
+            if not makes or product.made is None:
+                return [self.read(p) for p in places]
+            x, sign, y = product.made
+            xs, ys = ([self.read(offset(b, chunk.right[n], line, self.element)) for line in lines] for n in (x, y))
+            made = [b.fadd(p, q) if sign > 0 else b.fsub(p, q) for p, q in zip(xs, ys, strict=True)]
+            for value, place in zip(made, places, strict=True):
+                store_vector(b, value, place)
+            return made
+
+        zero = ir.Constant(ir.VectorType(self.element, self.lanes), None)
+        sums = add_products(b, rows, i64(1), columns, (i64(0), chunk.depth), [zero] * (height * self.vectors))
+        self.add_up(chunk, product, pair, sums)
+
+    def ahead(self, chunk: _Chunk, number: int, pair: ir.Value) -> ir.Value:
+        """Where a tile's prefetches begin: each quarter of the B that comes next has an equal share of tiles and products."""
+        b = self.b
+        sharer = b.add(b.udiv(pair, i64(self.c.tile_rows)), b.mul(chunk.tiles, i64(number)))
+        which = binary(b, "smin", b.udiv(sharer, chunk.sharers), i64(3))
+        within = b.sub(sharer, b.mul(which, chunk.sharers))
+        quarter = chunk.quarters[3]
+        for n in (2, 1, 0):
+            quarter = b.select(b.icmp_signed("==", which, i64(n)), chunk.quarters[n], quarter)
+        return offset(b, quarter, b.mul(b.mul(within, chunk.depth), chunk.stride))
+
+    def add_up(self, chunk: _Chunk, product: Product, pair: ir.Value, sums: Sequence[ir.Value]) -> None:
+        """A tile's sums into U, V and the results."""
+        b = self.b
+        for n, value in enumerate(sums):
+            row, v = divmod(n, self.vectors)
+            for target, base, sign in product.into:
+                total = value
+                if base:
+                    before = self.read(self.place(pair, base, row, v))
+                    total = b.fadd(before, value) if sign > 0 else b.fsub(before, value)
+                at = self.place(pair, target, row, v)
+                if target not in "uv" and not base:
+                    total = b.fadd(total, self.read(at))
+                elif target not in "uv" and self.s.chunks > 1:
+                    total = b.select(chunk.first, total, b.fadd(total, self.read(at)))
+                store_vector(b, total, at)
+
+    def block(self, pair: ir.Value, name: str) -> ir.Value:
+        """Where a tile's rows of one of its arrays begin: the results of the first panel, U, V, and those of the second."""
+        first = {"c11": 0, "c21": 1, "u": 2 * self.c.tile_rows, "v": 3 * self.c.tile_rows}
+        first |= {"c12": 4 * self.c.tile_rows, "c22": 4 * self.c.tile_rows + 1}
+        line = self.b.mul(pair, i64(6 * self.c.width))
+        return offset(self.b, self.scratch, self.b.add(line, i64(first[name] * self.c.width)), self.element)
+
+    def place(self, pair: ir.Value, name: str, row: int, v: int) -> ir.Value:
+        step = 1 if name in "uv" else 2
+        return offset(self.b, self.block(pair, name), step * row * self.c.width + v * self.lanes, self.element)
