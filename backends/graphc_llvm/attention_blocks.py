@@ -12,6 +12,9 @@ BLOCK_KEYS = 512
 BLOCK_ROWS = 256
 """Queries that share a packed block of k, at most: packing it costs as much as the products of about four."""
 
+FEWEST_ROWS = 24
+"""Queries of a block from which on looking for hidden keys that may be left out pays."""
+
 
 def may_run(p: Products, numerics: str) -> bool:
     """Whether the kernel computes what these numerics allow: strict ones have no sums that are scaled later."""

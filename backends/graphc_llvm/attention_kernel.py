@@ -3,7 +3,7 @@
     for item in [begin, end):                        # (batch, block of `BLOCK_ROWS` queries)
       for block of `BLOCK_KEYS` keys (one, where there are no more than `MOST_KEYS`):
         k's block, packed in panels of [depth][lane]                      # transposed in registers; once a block of queries
-        for tile of `height` queries:
+        for tile of `height` queries:                # with the keys that it sees, where a causal mask hides the last ones
           scores[height][keys] = f(q k^T), a register tile a panel; -inf beyond the last key
           the highest of each row; weights = exp(scores - highest), and their sums
           y[height][columns] = weights v, v read where it lies
@@ -26,14 +26,15 @@ from graphc.ir.symbolic import Dim, ceildiv
 from graphc.lowering.contraction import Affine
 from graphc.lowering.loop_body import Axis, Store
 from graphc_llvm.abi import KERNEL_TYPE
-from graphc_llvm.attention_blocks import BLOCK_KEYS, Areas, block_rows
-from graphc_llvm.attention_pack import Rows, pack_keys, pack_pairs, read
+from graphc_llvm.attention_blocks import BLOCK_KEYS, FEWEST_ROWS, Areas, block_rows
+from graphc_llvm.attention_pack import Rows, is_finite, pack_keys, pack_pairs, read
 from graphc_llvm.attention_products import Products
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction
 from graphc_llvm.emit import (
     BF16,
     ELEMENT_TYPES,
+    I1,
     I32,
     I64,
     PTR,
@@ -47,6 +48,7 @@ from graphc_llvm.emit import (
     i64,
     load,
     load_vector,
+    local,
     offset,
     reduce_vector,
     splat,
@@ -158,10 +160,44 @@ class _Emitter:
     ) -> None:
         """Keys [first, first + count) for queries [start, stop); `last`: whether these are the last, None for the only."""
         self.pack(first, count)
+        hides = self.hides(start, stop, first, count)
         with for_range(self.b, start, stop, self.height, "row") as row:
-            self.scores(row, stop, first, count)
-            factors, totals = self.softmax(self.b.sub(row, start), count)
-            self.weigh(row, start, stop, first, count, factors, totals, last)
+            pointers, places = self.queries(row, stop)
+            seen = count if hides is None else self.seen(places, first, count, hides)
+            self.scores(pointers, places, first, seen)
+            factors, totals = self.softmax(self.b.sub(row, start), seen)
+            self.weigh(row, start, stop, first, seen, factors, totals, last)
+
+    # Keys that no query of a tile sees
+
+    def hides(self, start: ir.Value, stop: ir.Value, first: ir.Value, count: ir.Value) -> ir.Value | None:
+        """Where it stands whether keys that a causal mask hides can be left out; None where there is no such mask.
+
+        Their weights are 0, but 0 times what isn't finite is NaN: v is looked at, if there are enough queries to gain by it.
+        """
+        b, r = self.b, self.r
+        if self.p.visible is None:
+            return None
+        slot = local(b, I1, name="hides")
+        b.store(ir.Constant(I1, 0), slot)
+        with b.if_then(b.icmp_signed(">=", b.sub(stop, start), i64(FEWEST_ROWS))):
+            values = self.rows(self.of_result, r, r.inner, r.column, self.v, first)
+            b.store(is_finite(b, values, count, int_of(r.column.extent), self.element, self.lanes), slot)
+        return slot
+
+    def seen(
+        self, places: Sequence[Mapping[str, ir.Value]], first: ir.Value, count: ir.Value, hides: ir.Value
+    ) -> ir.Value:
+        """The keys of a block up to the last one that a tile's queries see, in whole panels."""
+        b, p, at = self.b, self.p, self.of_scores
+        assert p.visible is not None
+        most = i64(0)
+        for place in places:
+            at.env.update(place)
+            most = binary(b, "smax", most, b.sub(at.dim(p.visible), first))
+        width = i64(self.s.width)
+        whole = b.mul(b.udiv(b.add(most, b.sub(width, i64(1))), width), width)
+        return b.select(b.load(hides, typ=I1), binary(b, "smin", count, whole), count)
 
     # k and v in scratch
 
@@ -186,8 +222,8 @@ class _Emitter:
 
     # f(q k^T)
 
-    def scores(self, row: ir.Value, stop: ir.Value, first: ir.Value, count: ir.Value) -> None:
-        """The scores of a tile; rows from `stop` on repeat the one before it."""
+    def queries(self, row: ir.Value, stop: ir.Value) -> tuple[list[ir.Value], list[dict[str, ir.Value]]]:
+        """A tile's rows of q, and where the axes stand at each; rows from `stop` on repeat the one before it."""
         b, s = self.b, self.s
         places: list[dict[str, ir.Value]] = []
         pointers = []
@@ -197,6 +233,13 @@ class _Emitter:
             places.append({a.name: self.of_scores.env[a.name] for a in s.rows})
             memory = ELEMENT_TYPES[s.a_dtype.name]
             pointers.append(offset(b, self.q, self.of_scores.sum(s.a_address, s.rows), memory))
+        return pointers, places
+
+    def scores(
+        self, pointers: Sequence[ir.Value], places: Sequence[Mapping[str, ir.Value]], first: ir.Value, count: ir.Value
+    ) -> None:
+        """A tile's scores with the first `count` keys of the block."""
+        b, s = self.b, self.s
         whole = b.udiv(count, i64(s.width))
         with for_range(b, i64(0), whole, name="panel") as panel:
             self.panel(self.vectors, pointers, places, panel, first, None)

@@ -10,12 +10,16 @@ from graphc_llvm.emit import (
     BF16,
     I32,
     binary,
+    constant,
     convert_float,
+    fma,
+    fold_range,
     for_range,
     i64,
     load_masked,
     load_vector,
     offset,
+    reduce_vector,
     store_vector,
     tail_mask,
 )
@@ -107,6 +111,24 @@ def pack_pairs(
             odd = b.select(single, ir.Constant(odd.type, None), odd)
             at = b.add(b.mul(row, i64(stride)), i64(2 * c))
             store_vector(b, b.shuffle_vector(even, odd, order), offset(b, to, at, BF16))
+
+
+def is_finite(b: ir.IRBuilder, rows: Rows, count: ir.Value, columns: int, element: ir.Type, lanes: int) -> ir.Value:
+    """Whether no element of rows [0, count), whose columns are neighbours, is infinite or NaN."""
+    zero = constant(ir.VectorType(element, lanes), 0.0)
+    starts = range(0, columns, lanes)
+    with fold_range(b, i64(0), count, 1, [zero] * len(starts), "row") as loop:
+        line = offset(b, rows.pointer, b.mul(loop.index, rows.row), rows.memory)
+        found = []
+        for start, total in zip(starts, loop.carried, strict=True):
+            mask = tail_mask(b, i64(columns - start), lanes) if columns - start < lanes else None
+            x = convert_float(b, read(b, offset(b, line, start, rows.memory), rows.memory, lanes, mask), element)
+            found.append(fma(b, x, zero, total))  # NaN from then on
+        loop.update(found)
+    odd = [b.fcmp_unordered("uno", x, x) for x in loop.results]
+    while len(odd) > 1:
+        odd = [b.or_(odd[0], odd[1]), *odd[2:]]
+    return b.not_(reduce_vector(b, "or", odd[0]))
 
 
 def read(b: ir.IRBuilder, pointer: ir.Value, memory: ir.Type, lanes: int, mask: ir.Value | None) -> ir.Value:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from graphc.errors import UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, product
+from graphc.ir.symbolic import Dim, product, symbol
 from graphc.ir.types import bf16
 from graphc.lowering.contraction import address, affine, names_in
-from graphc.lowering.loop_body import LoopBody, Store
+from graphc.lowering.loop_body import Apply, Index, LoopBody, Store
 from graphc.lowering.lower import lower
 from graphc_llvm.contraction import Contraction, dense_along, match, product_of_loads, tile_height
 from graphc_llvm.target import Target
@@ -26,12 +26,14 @@ class Products:
     """scores: batch, rows (queries), column (keys); B is k where it lies, of any strides. result: the same, columns of v.
 
     Buffers of both are numbered as the body's operands and results, but for the weights, the result's A. pair: operands are
-    bf16, and multiplied in pairs of neighbours along the sums.
+    bf16, and multiplied in pairs of neighbours along the sums. visible: how many keys, the first ones, a row's scores can
+    be of without being -inf, by the row's place; None where all.
     """
 
     scores: Contraction
     result: Contraction
     pair: bool = False
+    visible: Dim | None = None
 
     @property
     def batch(self) -> Dim:
@@ -114,7 +116,27 @@ def find_products(body: Graph, target: Target) -> Products | None:
     scores, result = _scores(first, target), match(second, target)
     if scores is None or result is None or result.a.buffer != str(len(body.inputs)) or not _agree(scores, result):
         return None
-    return Products(scores, result, target.bf16_pairs and _has_pairs(scores, result))
+    return Products(scores, result, target.bf16_pairs and _has_pairs(scores, result), _visible(scores))
+
+
+def _visible(scores: Contraction) -> Dim | None:
+    """Keys that a causal mask leaves: select(i + c >= j, score, -inf), last of all, for the row's place i and the key j."""
+    defined = {s.value: s for s in scores.epilogue if not isinstance(s, Store)}
+    (store,) = (s for s in scores.epilogue if isinstance(s, Store))
+    mask = defined.get(str(store.operand))
+    if not isinstance(mask, Apply) or mask.op != "select" or mask.operands[2] != float("-inf"):
+        return None
+    test = defined.get(str(mask.operands[0]))
+    if not isinstance(test, Apply) or test.op not in ("ge", "gt", "le", "lt"):
+        return None
+    counted = [defined.get(str(o)) for o in test.operands]
+    if not all(isinstance(x, Index) for x in counted):
+        return None
+    x, y = (x.expression for x in counted if isinstance(x, Index))
+    ahead = (x - y if test.op in ("ge", "gt") else y - x) - (test.op in ("gt", "lt"))
+    key = symbol(scores.column.name, 0, scores.column.extent - 1)
+    visible = ahead + key + 1
+    return visible if scores.column.name not in names_in(visible) else None
 
 
 def _has_pairs(scores: Contraction, result: Contraction) -> bool:

@@ -98,7 +98,13 @@ def test_masks_and_layouts(mask: str, layout: str) -> None:
     check(graph, arrays(graph), mask, layout)
 
 
-SIZES = [(1, 2, 64, 64, 64, 64), (1, 3, 197, 197, 64, 64), (2, 1, 2, 130, 7, 100), (1, 1, 301, 3, 33, 2), (2, 3, 1, 50, 16, 20)]
+SIZES = [
+    (1, 2, 64, 64, 64, 64),
+    (1, 3, 197, 197, 64, 64),
+    (2, 1, 2, 130, 7, 100),
+    (1, 1, 301, 3, 33, 2),
+    (2, 3, 1, 50, 16, 20),
+]
 
 
 @pytest.mark.parametrize("numerics", ["fast", "strict"])
@@ -154,6 +160,20 @@ def test_hidden_rows_and_what_is_not_finite(keys: int) -> None:
     np.testing.assert_array_equal(np.isnan(seen), np.isnan(wanted))
     np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-6)
     assert np.isnan(seen[0, 0, 1]).all() and np.isfinite(seen[0, 0, 5, :2]).all()
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(150, 150), (40, 100), (100, 40), (600, MOST_KEYS + 300)])
+def test_causal_masks_hide_what_is_left_out(queries: int, keys: int) -> None:
+    graph = attention(1, 2, queries, keys, 16, 20, mask="causal")
+    inputs = arrays(graph)
+    executable = graphc.compile(graph, threads=2)
+    wanted = torch_attention(graph, inputs, "causal", "heads first")
+    np.testing.assert_allclose(executable(*inputs), wanted, rtol=0, atol=3e-6)
+    inputs[2][0, 1, keys - 1, 3] = np.nan  # 0 times NaN is NaN, wherever it stands
+    seen = executable(*inputs)
+    assert np.isnan(seen[0, 1, :, 3]).all()
+    np.testing.assert_allclose(np.delete(seen, 3, 3), np.delete(wanted, 3, 3), rtol=0, atol=3e-6)
+    np.testing.assert_allclose(seen[0, 0], wanted[0, 0], rtol=0, atol=3e-6)
 
 
 def test_any_work_on_scores_and_grouped_heads() -> None:
