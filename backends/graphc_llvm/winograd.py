@@ -2,7 +2,7 @@
 
     conv(x, w)  =  winograd_conv(x, unpack(pack(G w G^T)))
 
-The transform depends on constants alone, so it moves to `prepare`; panels are those of `packing.py`. In f32 the result differs
+The transform of constant weights moves to `prepare`; others, as in training, are transformed at each call. Panels are those of `packing.py`. In f32 the result differs
 from the exact one by about 1e-5 of its largest value, ten times as much as a direct convolution's: fast numerics only.
 """
 
@@ -39,7 +39,7 @@ BYTES_PER_CYCLE = 7
 
 @dataclass(frozen=True)
 class Winograd:
-    """Replaces 3x3 convolutions, channels last, of stride 1 and with constant weights, where that is predicted to be faster."""
+    """Replaces 3x3 convolutions, channels last and of stride 1, where that is predicted to be faster."""
 
     target: Target
     choices: Choices = PREDICTED
@@ -50,14 +50,14 @@ class Winograd:
         constant = constant_values(graph)
         replaced = 0
         for node in graph.nodes:
-            if node.op.name == "conv" and node.operands[1] in constant and self.is_chosen(node):
+            if node.op.name == "conv" and self.is_chosen(node, node.operands[1] in constant):
                 self.replace(graph, node, context)
                 replaced += 1
         return PassResult(bool(replaced), {"replaced": replaced})
 
-    def is_chosen(self, node: Node) -> bool:
-        """Whether a convolution has the form for it, and is to have it."""
-        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node))
+    def is_chosen(self, node: Node, prepared: bool) -> bool:
+        """Whether a convolution has the form for it, and is to have it; `prepared`: its weights are transformed once."""
+        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node, prepared))
 
     def has_form(self, node: Node) -> bool:
         """Whether the algorithm can compute a convolution."""
@@ -72,7 +72,7 @@ class Winograd:
         height, width = (int(d) for d in output_size(size, node["padding"]))
         return min(height, width, channels, outputs) >= 2
 
-    def is_faster(self, node: Node) -> bool:
+    def is_faster(self, node: Node, prepared: bool) -> bool:
         """Whether a convolution that has the form is predicted to be faster so."""
         x, w = node.operands
         images, *size = x.type.shape[:3]
@@ -80,7 +80,7 @@ class Winograd:
         height, width = (int(d) for d in output_size(size, node["padding"]) if isinstance(d, int))
         low, high = bounds(images)
         counts = {max(low or 1, 1), SEVERAL if high is None else min(high, SEVERAL)}
-        found = [cycles(n, height, width, channels, outputs, self.target) for n in counts]
+        found = [cycles(n, height, width, channels, outputs, self.target, prepared) for n in counts]
         return prod(winograd / direct for direct, winograd in found) < MARGIN ** len(found)
 
     def replace(self, graph: Graph, node: Node, context: PassContext) -> None:
@@ -94,8 +94,13 @@ class Winograd:
         graph.erase(node)
 
 
-def cycles(images: int, height: int, width: int, channels: int, outputs: int, target: Target) -> tuple[float, float]:
-    """Predicted cycles of a 3x3 convolution whose result is that large: (direct, by Winograd)."""
+def cycles(
+    images: int, height: int, width: int, channels: int, outputs: int, target: Target, prepared: bool = True
+) -> tuple[float, float]:
+    """Predicted cycles of a 3x3 convolution whose result is that large: (direct, by Winograd).
+
+    Weights that aren't `prepared` are packed at each call, for Winograd after they were transformed.
+    """
     lanes = target.lanes(4)
     panel = panel_widths(outputs, height * width, f32, target)[0]
     columns = -(-outputs // panel) * panel
@@ -103,6 +108,10 @@ def cycles(images: int, height: int, width: int, channels: int, outputs: int, ta
     direct = _product(images * height * width, 9, channels, columns, lanes)
     inside = _product(tiles, REACH * REACH, channels, columns, lanes)
     transforms = tiles * (-(-channels // lanes) * INPUT_CYCLES + columns // lanes * OUTPUT_CYCLES)
+    if not prepared:
+        position = 4 * channels * columns / BYTES_PER_CYCLE
+        direct += 2 * 9 * position
+        transforms += 3 * REACH * REACH * position
     return direct, inside + transforms
 
 

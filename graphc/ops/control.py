@@ -62,22 +62,24 @@ def _reference(operands: Sequence[np.ndarray], a: Mapping[str, Any]) -> tuple[np
 
 
 def _vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value | None]:
-    """Backpropagation through time: a scan that keeps each step's carries, then one over them, the other way."""
+    """Backpropagation through time: a scan that keeps each step's carries and products, then one over them, the other way."""
     body, carries, scanned, reverse = (node[k] for k in ("body", "carries", "scanned", "reverse"))
-    keeping = _keeping_carries(body, carries)
+    products = [v for n in body.nodes if n.op.name in _WORTH_KEEPING for v in n.results]
+    keeping = _keeping(body, carries, products)
     kept = b.ops("scan", *node.operands, body=keeping, carries=carries, scanned=scanned, reverse=reverse)[carries:]
     floats = [v.type.dtype.is_float for v in node.operands]
     float_carries = [i for i in range(carries) if floats[i]]
     float_xs = [i for i in range(carries, carries + scanned) if floats[i]]
     float_captures = [i for i in range(carries + scanned, len(floats)) if floats[i]]
     float_ys = [i for i in range(carries, len(node.results)) if node.results[i].type.dtype.is_float]
-    backward = _backward_body(body, carries, scanned, float_carries, float_xs, float_captures, float_ys)
+    backward = _backward_body(body, carries, scanned, products, float_carries, float_xs, float_captures, float_ys)
     found = b.ops(
         "scan",
         *(cotangents[i] for i in float_carries),
         *(b.full_like(0, node.operands[i]) for i in float_captures),
-        *kept,
+        *kept[:carries],
         *node.operands[carries : carries + scanned],
+        *kept[carries:],
         *(cotangents[i] for i in float_ys),
         *node.operands[carries + scanned :],
         body=backward,
@@ -89,10 +91,14 @@ def _vjp(b: Builder, node: Node, cotangents: Sequence[Value]) -> Sequence[Value 
     return [by_operand.get(i) for i in range(len(node.operands))]
 
 
-def _keeping_carries(body: Graph, carries: int) -> Graph:
-    """A body that returns the next carries, and then those that it was given."""
-    copy, _ = body.clone(f"{body.name}.forward")
-    copy.set_outputs((*copy.outputs[:carries], *copy.inputs[:carries]))
+_WORTH_KEEPING = ("dot", "conv", "conv_input_grad", "conv_weight_grad")
+"""Results that are kept from step to step, as computing them again would take as long as the gradients themselves."""
+
+
+def _keeping(body: Graph, carries: int, values: Sequence[Value]) -> Graph:
+    """A body that returns the next carries, then those that it was given, then some of its values."""
+    copy, mapping = body.clone(f"{body.name}.forward")
+    copy.set_outputs((*copy.outputs[:carries], *copy.inputs[:carries], *(mapping[v] for v in values)))
     return copy
 
 
@@ -100,6 +106,7 @@ def _backward_body(
     body: Graph,
     carries: int,
     scanned: int,
+    products: Sequence[Value],
     float_carries: Sequence[int],
     float_xs: Sequence[int],
     float_captures: Sequence[int],
@@ -107,7 +114,8 @@ def _backward_body(
 ) -> Graph:
     """One step back: cotangents of the carries after it and sums for the captures in, those before it out, then xs's.
 
-    Inputs: cotangents of float carries, sums for float captures; kept carries, xs, cotangents of float ys; captures.
+    Inputs: cotangents of float carries, sums for float captures; kept carries, xs, kept products, cotangents of float ys;
+    captures.
     """
     b = Builder(Graph(f"{body.name}.backward"))
 
@@ -117,6 +125,7 @@ def _backward_body(
     d_carries = inputs("d.", (body.inputs[i] for i in float_carries))
     sums = inputs("sum.", (body.inputs[i] for i in float_captures))
     steps = inputs("", body.inputs[: carries + scanned])
+    known = inputs("", products)
     d_ys = inputs("d.", (body.outputs[i] for i in float_ys))
     captures = inputs("", body.inputs[carries + scanned :])
     mapping = dict(zip(body.inputs, (*steps, *captures), strict=True))
@@ -132,7 +141,13 @@ def _backward_body(
 
     totals = [b.op("add", s, of_input(i)) for s, i in zip(sums, float_captures, strict=True)]
     b.graph.guards += [g for g in body.guards if g not in b.graph.guards]
-    return b.returns(*map(of_input, float_carries), *totals, *map(of_input, float_xs))
+    b.returns(*map(of_input, float_carries), *totals, *map(of_input, float_xs))
+    for value, kept in zip(products, known, strict=True):
+        b.graph.replace_uses(mapping[value], kept)
+    for n in reversed(b.graph.nodes):
+        if "terminal" not in n.op.traits and not any(v.uses for v in n.results):
+            b.graph.erase(n)
+    return b.graph
 
 
 def _cell() -> Graph:

@@ -121,8 +121,12 @@ def _along(b: Builder, matrix: np.ndarray, x: Value, axis: int) -> Value:
 
 
 def transformed(b: Builder, w: Value) -> Value:
-    """G g G^T for each window g of w, whose layout is (3, 3, C, O)."""
-    return b.transpose(_along(b, G, _along(b, G, w, 0), 1), (1, 0, 2, 3))
+    """G g G^T for each window g of w, whose layout is (3, 3, C, O): one product with the Kronecker square of G."""
+    _, _, channels, outputs = w.type.shape
+    left = b.constant(np.kron(G, G).astype(w.type.dtype.numpy))
+    u = b.op("dot", left, b.reshape(w, (9, channels, outputs)), lhs_batch=(), rhs_batch=(), lhs_contract=(1,),
+             rhs_contract=(0,))  # fmt: skip
+    return b.reshape(u, (REACH, REACH, channels, outputs))
 
 
 def _samples() -> Iterable[Sample]:

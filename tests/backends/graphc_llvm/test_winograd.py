@@ -126,7 +126,7 @@ def test_a_dynamic_number_of_images_is_judged_by_several() -> None:
     for images, chosen in ((1, False), (8, True), (symbol("n", 1), True), (symbol("n", 1, 2), False)):
         graph = convolution((images, 7, 7), 512, 512)
         (node,) = [n for n in graph.nodes if n.op.name == "conv"]
-        assert Winograd(parse_target("x86-64-v4")).is_faster(node) is chosen
+        assert Winograd(parse_target("x86-64-v4")).is_faster(node, prepared=True) is chosen
 
 
 def test_against_torch() -> None:
@@ -178,3 +178,17 @@ def test_weights_that_nothing_packed_are_refused_or_decomposed() -> None:
     check(graph)  # the pipeline decomposes it
     with pytest.raises(UnsupportedOpError, match="aren't packed"):
         graphc.compile(graph, passes=[])
+
+
+def test_weights_that_come_with_the_call_are_transformed_at_each():
+    b = Builder(Graph("g"))
+    x, w = b.input("x", f32, (8, 28, 28, 64)), b.input("w", f32, (3, 3, 64, 64))
+    attributes = {"strides": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "layout": "channels_last"}
+    graph = b.returns(b.op("conv", x, w, kernel_layout="io", **attributes))
+    exe = graphc.compile(graph, "llvm", cache=False)
+    assert any("winograd" in k.name for k in exe.kernels)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        given = [rng.normal(size=v.type.concrete({})).astype(np.float32) for v in graph.inputs]
+        expected = interpret(graph, given)[0]
+        np.testing.assert_allclose(exe(*given), expected, atol=1e-4 * np.abs(expected).max())
