@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.lowering.faults import last_fault
 
 
 def in_place(graph: Graph) -> tuple[tuple[int, int], ...]:
     """The donations (input, output) after which memory may be shared: no read of the input comes after the write.
 
-    The node that writes the output may read the input itself where it reads element by element what it then writes.
+    The node that writes the output may read the input itself where it reads element by element what it then writes. Nor does
+    any node after the write fail first: a call that raises leaves what it was given as it was.
     """
     position = {n: i for i, n in enumerate(graph.nodes)}
-    return tuple((i, o) for i, o in graph.donations if _may_share(graph, position, graph.inputs[i], o))
+    fault = last_fault(graph)
+    return tuple((i, o) for i, o in graph.donations if _may_share(graph, position, fault, graph.inputs[i], o))
 
 
-def _may_share(graph: Graph, position: dict[Node, int], given: Value, output: int) -> bool:
+def _may_share(graph: Graph, position: dict[Node, int], fault: int, given: Value, output: int) -> bool:
     taking = graph.outputs[output]
     aliases = _aliases(given)
     if taking in aliases:  # unchanged: a copy onto itself
@@ -22,6 +25,8 @@ def _may_share(graph: Graph, position: dict[Node, int], given: Value, output: in
     writer = taking.producer
     returned_once = graph.outputs.count(taking) == 1
     if writer is None or writer.op.name in ("constant", "reshape", "scan", "if", "while") or not returned_once:
+        return False
+    if position[writer] < fault:
         return False
     for alias in aliases:
         if alias.is_output:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphc.ir.graph import Graph, Node
+from graphc.ir.graph import Graph, Node, Value
+from graphc.lowering.faults import last_fault
 from graphc.pipeline import EXACT, Claim, PassContext, PassResult
 
 LIGHT = frozenset({"elementwise", "view"})
@@ -17,7 +18,8 @@ class Order:
 
     In a training step, that is a weight's gradient and its update, which then follow the layer's part of the backward pass. A
     node is moved if at most one operator that is neither elementwise nor a view lies on its ways to the outputs. What is
-    written over a donated input stays behind the input's other readers.
+    written over a donated input stays behind the input's other readers, and behind what may raise for the call's data: a call
+    that fails leaves its donated inputs as they were.
     """
 
     name: ClassVar[str] = "order"
@@ -55,11 +57,13 @@ def _bounds(graph: Graph, movable: set[Node]) -> dict[Node, int]:
     Only what depends on a gradient waits for it, so that a whole update stays together; not the scalars that all share.
     """
     number = {n: i for i, n in enumerate(graph.nodes)}
+    fault = last_fault(graph)
     bound: dict[Node, int] = {}
     for i, o in graph.donations:
         writer = graph.outputs[o].producer
         if writer is not None:
-            bound[writer] = max((number[u] for u in graph.inputs[i].users if u not in movable), default=-1)
+            readers = (number[u] for u in _readers(graph.inputs[i]) if u not in movable)
+            bound[writer] = max([fault, *readers])
     heavy: set[Node] = set()
     for node in graph.nodes:
         own = node.operands and not node.op.traits & LIGHT
@@ -71,3 +75,15 @@ def _bounds(graph: Graph, movable: set[Node]) -> dict[Node, int]:
             if after:
                 bound[node] = max(bound.get(node, -1), *after)
     return bound
+
+
+def _readers(value: Value) -> set[Node]:
+    """The nodes at which a value may be read: a view, or what fuses like one, reads it where its own result is read."""
+    found: set[Node] = set()
+    waiting = [value]
+    while waiting:
+        for user in waiting.pop().users:
+            if user not in found:
+                found.add(user)
+                waiting += user.results if user.op.traits & LIGHT else ()
+    return found
