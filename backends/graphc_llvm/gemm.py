@@ -45,12 +45,11 @@ from graphc_llvm.emit import (
     load_vector,
     offset,
     prefetch,
-    splat,
     store_vector,
     tail_mask,
 )
 from graphc_llvm.gemm_epilogue import Epilogue
-from graphc_llvm.pairs import add_pairs, splat_pair
+from graphc_llvm.pairs import add_pairs, splat_pair, splat_wide
 from graphc_llvm.register_tile import add_products
 from graphc_llvm.target import Target
 
@@ -363,7 +362,7 @@ class GemmKernel:
     def next_block(
         self, b_base: ir.Value, row: ir.Value, taps: tuple[ir.Value, ir.Value], depth: tuple[ir.Value, ir.Value]
     ) -> ir.Value | None:
-        """Where this tile's prefetches begin, term 0 of the sum: a line of the next block of a packed B for each term.
+        """Where this tile's prefetches begin, term 0 of the sum: at most a line of the next block of a packed B for each term.
 
         A block's first tiles fetch the block behind it, a part each, so that it is in L2 when its turn comes.
         """
@@ -374,9 +373,14 @@ class GemmKernel:
         begins = b.add(b.mul(taps[0], inner), depth[0])
         terms = b.mul(b.sub(taps[1], taps[0]), b.sub(depth[1], depth[0]))
         following = offset(b, b_base, b.mul(b.add(begins, terms), i64(c.width * c.terms)), self.b_element)
-        parts = c.width * c.terms * c.b_dtype.bytes // CACHE_LINE
+        parts = self.term_bytes // CACHE_LINE
         part = binary(b, "smin", b.udiv(b.sub(row, self.first_row), i64(c.tile_rows)), i64(max(parts - 1, 0)))
-        return offset(b, following, b.mul(b.sub(b.mul(part, terms), begins), i64(CACHE_LINE)))
+        return offset(b, following, b.mul(b.sub(b.mul(part, terms), begins), i64(min(self.term_bytes, CACHE_LINE))))
+
+    @property
+    def term_bytes(self) -> int:
+        """Of a panel of B."""
+        return self.c.width * self.c.terms * self.c.b_dtype.bytes
 
     def both(self, x: ir.Value | bool, y: ir.Value) -> ir.Value:
         return y if x is True else self.b.and_(x, y)
@@ -409,7 +413,7 @@ class GemmKernel:
                 found = [self.load_b(b_at, v) for v in range(self.vectors)]
                 if ahead is not None:
                     term = b.add(b.mul(outer.index, self.at.dim(c.inner.extent)), k)
-                    prefetch(b, offset(b, ahead, b.mul(term, i64(CACHE_LINE))))
+                    prefetch(b, offset(b, ahead, b.mul(term, i64(min(self.term_bytes, CACHE_LINE)))))
                 return found
 
             add = add_pairs if c.pair else fma
@@ -476,7 +480,7 @@ class GemmKernel:
         b = self.b
         pointer = offset(b, row, at, self.a_element)
         if self.c.pair is None:
-            return splat(b, convert_float(b, load(b, pointer, self.a_element), self.element), self.lanes)
+            return splat_wide(b, pointer, self.a_element, ir.VectorType(self.element, self.lanes))
         apart = self.c.a_address.of(self.c.pair.name)
         other = None if apart == 1 else offset(b, pointer, self.at.dim(apart), self.a_element)
         return splat_pair(b, pointer, self.lanes, other)

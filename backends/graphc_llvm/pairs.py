@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 
-from graphc_llvm.emit import BF16, I16, I32, call_intrinsic, i32, splat
+from graphc_llvm.emit import BF16, F16, F32, I16, I32, call_intrinsic, constant, convert_float, i32, load, splat
 
 
 def add_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
@@ -25,6 +25,21 @@ def splat_pair(b: ir.IRBuilder, pointer: ir.Value, lanes: int, other: ir.Value |
         low, high = (b.zext(b.load(p, align=2, typ=I16), I32) for p in (pointer, other))
         pair = b.or_(low, b.shl(high, i32(16)))
     return b.bitcast(splat(b, pair, lanes), ir.VectorType(BF16, 2 * lanes))
+
+
+def splat_wide(b: ir.IRBuilder, pointer: ir.Value, element: ir.Type, type_: ir.VectorType) -> ir.Value:
+    """The scalar at `pointer` in each lane of a vector of floats as wide or wider.
+
+    A bf16 is repeated in each half of a lane, and shifted in all lanes at once: shorter than widening it before.
+    """
+    if element == BF16 and type_.element == F32:
+        bits = splat(b, load(b, pointer, I16), 2 * type_.count)
+        lanes = ir.VectorType(I32, type_.count)
+        return b.bitcast(b.shl(b.bitcast(bits, lanes), constant(lanes, 16)), type_)
+    if element == F16:  # which few targets have in registers
+        bits = splat(b, load(b, pointer, I16), type_.count)
+        return convert_float(b, b.bitcast(bits, ir.VectorType(F16, type_.count)), type_.element)
+    return convert_float(b, splat(b, load(b, pointer, element), type_.count), type_.element)
 
 
 def round_to_bf16(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
