@@ -17,12 +17,26 @@ without a partner, are multiplied directly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from graphc_llvm.emit import binary, for_range, i32, i64, load_vector, offset, prefetch, store_vector
+from graphc_llvm.emit import (
+    I1,
+    PTR,
+    binary,
+    for_range,
+    i32,
+    i64,
+    load,
+    load_vector,
+    local,
+    offset,
+    prefetch,
+    store,
+    store_vector,
+)
 from graphc_llvm.gemm import GemmKernel
 from graphc_llvm.register_tile import add_products
 from graphc_llvm.strassen import Strassen
@@ -34,25 +48,27 @@ class Product:
     """One of the seven. `into` has (target, base, sign): target = base + sign * product; results have that added to them,
     after the first chunk, and in any without a base.
 
-    right: one of B's blocks or "t", which is then x + sign * y for `made` = (x, sign, y).
+    right: one of B's blocks or "t", which is then x - y for `made` = (x, y).
     """
 
     left: str
     right: str
     into: tuple[tuple[str, str, int], ...]
-    made: tuple[str, int, str] | None = None
+    made: tuple[str, str] | None = None
 
 
 PRODUCTS = (
     Product("a11", "b11", (("u", "", 1),)),
-    Product("s1", "t", (("v", "u", 1),), ("b12", -1, "b11")),
+    Product("s1", "t", (("v", "u", 1),), ("b12", "b11")),
     Product("s4", "b22", (("c12", "v", 1),)),
-    Product("s3", "t", (("c22", "v", 1), ("v", "u", 1)), ("b22", -1, "b12")),
-    Product("s2", "t", (("c12", "", 1), ("c22", "", 1), ("v", "v", 1)), ("t", 1, "b11")),
-    Product("a22", "t", (("c21", "v", -1),), ("t", -1, "b21")),
+    Product("s3", "t", (("c22", "v", -1), ("v", "u", -1)), ("b12", "b22")),
+    Product("s2", "t", (("c12", "", 1), ("c22", "", 1), ("v", "v", 1)), ("b11", "t")),
+    Product("a22", "t", (("c21", "v", -1),), ("t", "b21")),
     Product("a12", "b21", (("c11", "u", 1),)),
 )
-"""P1, P5, P3, P7, P6, P4, P2: what T is made of, T aside, are a block that the product before has read, and one other."""
+"""P1, P5, P3, -P7, P6, P4, P2: a panel is made of one other block, and of one that the product before has read or made."""
+MAKES = sum(1 << n for n, product in enumerate(PRODUCTS) if product.made is not None)
+"""A bit for each product whose panel is made."""
 
 
 def emit(s: Strassen, symbol: str, target: Target, numerics: str) -> str:
@@ -64,13 +80,12 @@ def emit(s: Strassen, symbol: str, target: Target, numerics: str) -> str:
 class _Chunk:
     """Where the operands of a chunk lie, which begins at term `start` of each half and has `depth` of them.
 
-    right: B's blocks and T, by name; left: the left operands; first, last: whether it is the sum's; quarters: the blocks of
+    left: the left operands; first, last: whether it is the sum's; quarters: the blocks of
     B that come next; tiles: of pairs of rows; sharers: tiles of products that ask for one of these blocks; stride: bytes from
     one such request to the next.
     """
 
     start: ir.Value
-    right: dict[str, ir.Value]
     left: ir.Value
     depth: ir.Value
     first: ir.Value
@@ -91,6 +106,7 @@ class _Emitter(GemmKernel):
         self.bind()
         self.t = offset(b, self.scratch, 6 * s.pairs * c.width, self.element)
         self.left = offset(b, self.t, s.depth * c.width, self.element)
+        self.panels = local(b, PTR, 3 * len(PRODUCTS), "panels")
         rows, panels = self.at.dim(c.row_count), self.at.dim(c.panels)
         blocks, couples = self.at.dim(s.blocks), self.at.dim(s.couples)
         share = i64(s.rows) if isinstance(c.row_count, int) else self.share(rows, blocks)
@@ -143,14 +159,14 @@ class _Emitter(GemmKernel):
         with for_range(b, i64(0), i64(s.half), s.depth, "chunk") as k:
             chunk = self.chunk(first_panel, k, pairs)
 
-            def finish(pair: ir.Value) -> None:
-                with b.if_then(chunk.last):
-                    self.finish(panel, b.add(start, b.mul(pair, i64(2))), stop, pair)
-
             with b.if_then(begins):
                 self.add_left(chunk, start, last)
-            for number in range(len(PRODUCTS)):
-                self.multiply(chunk, number, pairs, finish if number == len(PRODUCTS) - 1 else None)
+            numbers = for_range(b, i64(0), i64(len(PRODUCTS)), name="number")
+            with numbers as number, for_range(b, i64(0), pairs, c.tile_rows, "pair") as pair:
+                self.multiply(chunk, number, pair, b.sub(pairs, pair))
+                ends = b.icmp_signed("==", number, i64(len(PRODUCTS) - 1))
+                with b.if_then(b.and_(ends, chunk.last)):
+                    self.finish(panel, b.add(start, b.mul(pair, i64(2))), stop, pair)
 
     def finish(self, panel: ir.Value, row: ir.Value, stop: ir.Value, pair: ir.Value) -> None:
         """The epilogue on both panels of a tile of pairs of rows, `row` the first."""
@@ -168,7 +184,7 @@ class _Emitter(GemmKernel):
         return self.b.mul(panels, self.at.dim(self.c.b_address.of("panel")))
 
     def chunk(self, first_panel: ir.Value, k: ir.Value, pairs: ir.Value) -> _Chunk:
-        """Where the operands of the chunk from term `k` of each half lie."""
+        """Where the operands of the chunk from term `k` of each half lie; those of each product's panels go to `panels`."""
         b, c, s = self.b, self.c, self.s
         depth = binary(b, "smin", i64(s.depth), b.sub(i64(s.half), k))
         apart, low = self.panel_offset(i64(1)), s.half * c.width
@@ -180,6 +196,9 @@ class _Emitter(GemmKernel):
             return [b11, offset(b, b11, low, self.element), b12, offset(b, b12, low, self.element)]
 
         right = dict(zip(("b11", "b21", "b12", "b22"), quarters(first_panel, k), strict=True), t=self.t)
+        for n, product in enumerate(PRODUCTS):
+            for i, name in enumerate((product.right, *(product.made or ()))):
+                store(b, right[name], offset(b, self.panels, 3 * n + i, PTR))
         left = offset(b, self.left, b.mul(b.udiv(k, i64(s.depth)), i64(len(PRODUCTS) * s.left_size)), self.element)
         end = b.add(k, depth)
         last = b.icmp_signed("==", end, i64(s.half))
@@ -190,7 +209,7 @@ class _Emitter(GemmKernel):
         line = c.width * c.dtype.bytes
         stride = b.udiv(b.add(sharers, i64(line - 1)), sharers)
         first = b.icmp_signed("==", k, i64(0))
-        return _Chunk(k, right, left, depth, first, last, following, tiles, sharers, stride)
+        return _Chunk(k, left, depth, first, last, following, tiles, sharers, stride)
 
     def add_left(self, chunk: _Chunk, start: ir.Value, last: ir.Value) -> None:
         """A chunk's left operands from A, for whole tiles of rows from `start` on: those past the last repeat it."""
@@ -220,39 +239,43 @@ class _Emitter(GemmKernel):
 
     # A product
 
-    def multiply(
-        self, chunk: _Chunk, number: int, pairs: ir.Value, then: Callable[[ir.Value], None] | None = None
-    ) -> None:
-        """One of the seven products, tile by tile; `then` is done after each tile."""
-        b, height = self.b, self.c.tile_rows
-        begin = 0
-        if PRODUCTS[number].made is not None:
-            self.multiply_rows(chunk, number, i64(0), height, makes=True)
-            begin = height
-        with for_range(b, i64(begin), pairs, height, "pair") as pair:
-            self.by_height(b.sub(pairs, pair), lambda h: self.multiply_rows(chunk, number, pair, h))
-            if then is not None:
-                then(pair)
-
-    def by_height(self, left: ir.Value, emit: Callable[[int], None]) -> None:
-        """`emit` for tiles of as many pairs of rows as are left, or, where their number isn't known, of half or all."""
+    def multiply(self, chunk: _Chunk, number: ir.Value, pair: ir.Value, left: ir.Value) -> None:
+        """A tile of a product: of as many pairs of rows as are left, or, where their number isn't known, of half or all."""
         b, full, rows = self.b, self.c.tile_rows, self.c.row_count
         few = -(-(rows % self.s.rows) // 2) % full if isinstance(rows, int) else -(-full // 2)
         if few == 0:
-            emit(full)
+            self.multiply_whole(chunk, number, pair)
             return
         with b.if_else(b.icmp_signed(">", left, i64(few))) as (more, rest):
             with more:
-                emit(full)
+                self.multiply_whole(chunk, number, pair)
             with rest:
-                emit(few)
+                self.add_up(chunk, number, pair, self.sums(chunk, number, pair, few))
 
-    def multiply_rows(self, chunk: _Chunk, number: int, pair: ir.Value, height: int, makes: bool = False) -> None:
-        """A tile of a product, added to what it belongs to. With `makes`, the panel is computed on the way."""
+    def multiply_whole(self, chunk: _Chunk, number: ir.Value, pair: ir.Value) -> None:
+        """A tile of all its rows; the first of a product makes the panel where it has one of its own."""
+        b = self.b
+        makes = b.trunc(b.lshr(i64(MAKES), number), I1)
+        begins = b.and_(makes, b.icmp_signed("==", pair, i64(0)))
+        with b.if_else(begins) as (yes, no):
+            with yes:
+                made, made_at = self.sums(chunk, number, pair, self.c.tile_rows, makes=True), b.block
+            with no:
+                read, read_at = self.sums(chunk, number, pair, self.c.tile_rows), b.block
+        sums = []
+        for x, y in zip(made, read, strict=True):
+            value = b.phi(x.type)
+            value.add_incoming(x, made_at)
+            value.add_incoming(y, read_at)
+            sums.append(value)
+        self.add_up(chunk, number, pair, sums)
+
+    def sums(self, chunk: _Chunk, number: ir.Value, pair: ir.Value, height: int, makes: bool = False) -> list[ir.Value]:
+        """A tile's sums of products. With `makes`, the panel is computed on the way."""
         b, c, s = self.b, self.c, self.s
-        product = PRODUCTS[number]
-        panel = chunk.right[product.right]
-        at = b.add(b.mul(pair, i64(s.depth)), i64(number * s.left_size))
+        line = offset(b, self.panels, b.mul(number, i64(3)), PTR)
+        panel, *blocks = (load(b, offset(b, line, i, PTR), PTR) for i in range(3 if makes else 1))
+        at = b.add(b.mul(pair, i64(s.depth)), b.mul(number, i64(s.left_size)))
         left = offset(b, chunk.left, at, self.element)
         rows = [offset(b, left, r * s.depth, self.element) for r in range(height)]
         next_rows = offset(b, left, c.tile_rows * s.depth, self.element)
@@ -263,24 +286,21 @@ class _Emitter(GemmKernel):
             prefetch(b, offset(b, next_rows, b.mul(k, i64(c.tile_rows)), self.element))
             first = b.mul(k, i64(c.width))
             lines = [b.add(first, i64(v * self.lanes)) for v in range(self.vectors)]
-            places = [offset(b, panel, line, self.element) for line in lines]
-            if not makes or product.made is None:
-                return [self.read(p) for p in places]
-            x, sign, y = product.made
-            xs, ys = ([self.read(offset(b, chunk.right[n], line, self.element)) for line in lines] for n in (x, y))
-            made = [b.fadd(p, q) if sign > 0 else b.fsub(p, q) for p, q in zip(xs, ys, strict=True)]
-            for value, place in zip(made, places, strict=True):
-                store_vector(b, value, place)
+            if not makes:
+                return [self.read(offset(b, panel, n, self.element)) for n in lines]
+            xs, ys = ([self.read(offset(b, block, n, self.element)) for n in lines] for block in blocks)
+            made = [b.fsub(p, q) for p, q in zip(xs, ys, strict=True)]
+            for value, n in zip(made, lines, strict=True):
+                store_vector(b, value, offset(b, panel, n, self.element))
             return made
 
         zero = ir.Constant(ir.VectorType(self.element, self.lanes), None)
-        sums = add_products(b, rows, i64(1), columns, (i64(0), chunk.depth), [zero] * (height * self.vectors))
-        self.add_up(chunk, product, pair, sums)
+        return add_products(b, rows, i64(1), columns, (i64(0), chunk.depth), [zero] * (height * self.vectors))
 
-    def ahead(self, chunk: _Chunk, number: int, pair: ir.Value) -> ir.Value:
+    def ahead(self, chunk: _Chunk, number: ir.Value, pair: ir.Value) -> ir.Value:
         """Where a tile's prefetches begin: each quarter of the B that comes next has an equal share of tiles and products."""
         b = self.b
-        sharer = b.add(b.udiv(pair, i64(self.c.tile_rows)), b.mul(chunk.tiles, i64(number)))
+        sharer = b.add(b.udiv(pair, i64(self.c.tile_rows)), b.mul(chunk.tiles, number))
         which = binary(b, "smin", b.udiv(sharer, chunk.sharers), i64(3))
         within = b.sub(sharer, b.mul(which, chunk.sharers))
         quarter = chunk.quarters[3]
@@ -288,17 +308,37 @@ class _Emitter(GemmKernel):
             quarter = b.select(b.icmp_signed("==", which, i64(n)), chunk.quarters[n], quarter)
         return offset(b, quarter, b.mul(b.mul(within, chunk.depth), chunk.stride))
 
-    def add_up(self, chunk: _Chunk, product: Product, pair: ir.Value, sums: Sequence[ir.Value]) -> None:
-        """A tile's sums into U, V and the results."""
+    def add_up(self, chunk: _Chunk, number: ir.Value, pair: ir.Value, sums: Sequence[ir.Value]) -> None:
+        """A tile's sums into U, V and the results, as the product with that number says."""
         b = self.b
+        done = b.append_basic_block("added")
+        cases = [b.append_basic_block("product") for _ in PRODUCTS]
+        switch = b.switch(number, cases[0])
+        for n, (case, product) in enumerate(zip(cases, PRODUCTS, strict=True)):
+            if n:
+                switch.add_case(i64(n), case)
+            b.position_at_end(case)
+            self.add_product(chunk, product, pair, sums)
+            b.branch(done)
+        b.position_at_end(done)
+
+    def add_product(self, chunk: _Chunk, product: Product, pair: ir.Value, sums: Sequence[ir.Value]) -> None:
+        b, width = self.b, self.c.width
+        names = {name for target, base, _ in product.into for name in (target, base) if name}
+        blocks = {name: self.block(pair, name) for name in sorted(names)}
+
+        def place(name: str, row: int, v: int) -> ir.Value:
+            line = row if name in "uv" else 2 * row
+            return offset(b, blocks[name], line * width + v * self.lanes, self.element)
+
         for n, value in enumerate(sums):
             row, v = divmod(n, self.vectors)
             for target, base, sign in product.into:
                 total = value
                 if base:
-                    before = self.read(self.place(pair, base, row, v))
+                    before = self.read(place(base, row, v))
                     total = b.fadd(before, value) if sign > 0 else b.fsub(before, value)
-                at = self.place(pair, target, row, v)
+                at = place(target, row, v)
                 if target not in "uv" and not base:
                     total = b.fadd(total, self.read(at))
                 elif target not in "uv" and self.s.chunks > 1:
@@ -307,11 +347,7 @@ class _Emitter(GemmKernel):
 
     def block(self, pair: ir.Value, name: str) -> ir.Value:
         """Where a tile's rows of one of its arrays begin: the results of the first panel, U, V, and those of the second."""
-        first = {"c11": 0, "c21": 1, "u": 2 * self.c.tile_rows, "v": 3 * self.c.tile_rows}
-        first |= {"c12": 4 * self.c.tile_rows, "c22": 4 * self.c.tile_rows + 1}
+        height = self.c.tile_rows
+        first = {"c11": 0, "c21": 1, "u": 2 * height, "v": 3 * height, "c12": 4 * height, "c22": 4 * height + 1}
         line = self.b.mul(pair, i64(6 * self.c.width))
         return offset(self.b, self.scratch, self.b.add(line, i64(first[name] * self.c.width)), self.element)
-
-    def place(self, pair: ir.Value, name: str, row: int, v: int) -> ir.Value:
-        step = 1 if name in "uv" else 2
-        return offset(self.b, self.block(pair, name), step * row * self.c.width + v * self.lanes, self.element)
