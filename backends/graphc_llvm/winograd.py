@@ -2,8 +2,9 @@
 
     conv(x, w)  =  winograd_conv(x, unpack(pack(G w G^T)))
 
-The transform of constant weights moves to `prepare`; others, as in training, are transformed at each call. Panels are those of `packing.py`. In f32 the result differs
-from the exact one by about 1e-5 of its largest value, ten times as much as a direct convolution's: fast numerics only.
+The transform of constant weights moves to `prepare`; others, as in training, are transformed at each call. Panels are
+those of `packing.py`. In f32 the result differs from the exact one by about 1e-5 of its largest value, ten times as much
+as a direct convolution's: fast numerics only.
 """
 
 from __future__ import annotations

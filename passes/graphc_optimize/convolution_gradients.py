@@ -118,8 +118,7 @@ def _phase(
     padding: list[int] = []
     starts, limits = [0] * (n + 2), list(dy.type.shape)
     for i, p in enumerate(phases):
-        stride, dilation = spec.strides[i], spec.dilation[i]
-        high = counts[i] - rows[i] + dilation * (p.count - 1) - p.low
+        high = counts[i] - rows[i] + spec.dilation[i] * (p.count - 1) - p.low
         if not isinstance(high, int) or (min(p.low, high) < 0 and not isinstance(rows[i], int)):
             return None
         starts[i + 1] = max(0, -p.low)
