@@ -45,7 +45,7 @@ class TritonBackend:
         return refusal(node) if node.op.is_primitive else "it is decomposed into primitives"
 
     def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
-        return PIPELINE
+        return PIPELINE if options.precision == "f32" else (*PIPELINE, "mixed-precision", "cse", "dce")
 
     def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> TritonSegment:
         """Kernels for `options.target`: "sm_80", "sm_90", ..., or "interpreter"; None: the GPU here, else sm_90."""

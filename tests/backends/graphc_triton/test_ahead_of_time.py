@@ -56,6 +56,16 @@ def test_matrix_products_use_warpgroup_instructions(dtype: DType) -> None:
     assert not told.serialized
 
 
+def test_precision_bf16_multiplies_bf16() -> None:
+    b = Builder()
+    x, w = b.input("x", f32, (512, 768)), b.input("w", f32, (768, 1024))
+    found = compiled(b.returns(b.op("relu", b.op("matmul", x, w))), precision="bf16")
+    (told,) = facts(found, "matmul")
+    assert told.count("HGMMA") > 0
+    (ptx,) = [c.ptx for f, c in found if f.template == "matmul"]
+    assert ".f32.bf16.bf16" in ptx and ".tf32" not in ptx
+
+
 @pytest.mark.parametrize("dtype", [f32, f16], ids=str)
 def test_convolutions_use_warpgroup_instructions(dtype: DType) -> None:
     b = Builder()

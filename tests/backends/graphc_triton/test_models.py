@@ -1,8 +1,11 @@
 """Small whole models in Triton's interpreter, and what a run must refuse."""
 
+import functools
+
 import numpy as np
 import pytest
 
+import graphc
 from graphc.errors import NumericError
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
@@ -12,6 +15,7 @@ from graphc.ir.text import constants_of, print_graph
 from graphc.ir.types import f32, i32, i64
 from graphc.testing.bodies import assert_close
 from graphc.testing.worker import Call, run_graph
+from graphc_compress.mixed_precision import MixedPrecision
 
 RNG = np.random.default_rng(0)
 
@@ -78,6 +82,18 @@ def test_cnn(interpreted: Call, batch: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 19)])
 def test_transformer(interpreted: Call, shape: tuple[int, int]) -> None:
     check(interpreted, transformer(), RNG.integers(0, 30, shape))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_products_of_narrow_floats(interpreted: Call, precision: str) -> None:
+    graph, tokens = transformer(), RNG.integers(0, 30, (2, 9))
+    run = functools.partial(run_graph, precision=precision)
+    (seen,) = interpreted(run, print_graph(graph), constants_of(graph), (tokens,), "triton")
+    (exact,) = interpret(graph, [tokens])
+    narrow = graphc.run_passes(graph, ["decompose", MixedPrecision(precision)])
+    (wanted,) = interpret(narrow, [tokens])
+    assert 1e-5 < np.abs(wanted - exact).max() / np.abs(exact).max() < 0.05
+    np.testing.assert_allclose(seen, wanted, atol=2e-3 * float(np.abs(wanted).max()))
 
 
 def looked_up(b: Builder) -> Graph:
