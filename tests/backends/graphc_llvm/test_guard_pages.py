@@ -1,5 +1,8 @@
 """Native code touches only its buffers: all of a program's memory lies between forbidden pages, misaligned where it may be."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,6 +23,18 @@ from graphc_llvm.segment import LlvmSegment
 CASES = [c for c in cases() if c.dtype in ("f32", "given", "u8") or (c.dtype == "f64" and "f32" not in c.op.dtypes)]
 
 SIDES: tuple[Side, ...] = ("end", "start")
+
+
+@pytest.fixture(autouse=True)
+def guarded_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `prepare` makes ends at forbidden pages, up to the alignment."""
+
+    def made(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> list[np.ndarray]:
+        empty = [np.zeros(shape, dtype) for dtype, shape in arrays]
+        blocks = [at_guard_page(np.zeros(_up(a.nbytes), np.uint8)) for a in empty]
+        return [b[: a.nbytes].view(a.dtype).reshape(a.shape) for a, b in zip(empty, blocks, strict=True)]
+
+    monkeypatch.setattr("graphc_llvm.segment._side_by_side", made)
 
 
 def run_guarded(executable: graphc.Executable, inputs: list[np.ndarray], side: Side) -> list[np.ndarray]:
@@ -81,7 +96,10 @@ def test_bad_numbers_are_a_status_and_touch_nothing_else(failure: Failure) -> No
 
 
 def weights(*shape: int, dtype: DType = f32) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype.numpy)
+    """Read-only, so that the graph takes them as they lie: what `prepare` reads ends at a forbidden page too."""
+    array = at_guard_page(np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype.numpy))
+    array.flags.writeable = False
+    return array
 
 
 def dense(m: int | Expr, k: int, n: int, dtype: DType = f32) -> Graph:
