@@ -49,16 +49,20 @@ class Winograd:
 
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         constant = constant_values(graph)
+        direct_rate = 2 if context.precision == "bf16" and self.target.bf16_pairs else 1
         replaced = 0
         for node in graph.nodes:
-            if node.op.name == "conv" and self.is_chosen(node, node.operands[1] in constant):
+            if node.op.name == "conv" and self.is_chosen(node, node.operands[1] in constant, direct_rate):
                 self.replace(graph, node, context)
                 replaced += 1
         return PassResult(bool(replaced), {"replaced": replaced})
 
-    def is_chosen(self, node: Node, prepared: bool) -> bool:
-        """Whether a convolution has the form for it, and is to have it; `prepared`: its weights are transformed once."""
-        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node, prepared))
+    def is_chosen(self, node: Node, prepared: bool, direct_rate: int = 1) -> bool:
+        """Whether a convolution has the form for it, and is to have it.
+
+        prepared: its weights are transformed once; direct_rate: how many times f32's rate a direct one runs at.
+        """
+        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node, prepared, direct_rate))
 
     def has_form(self, node: Node) -> bool:
         """Whether the algorithm can compute a convolution."""
@@ -73,7 +77,7 @@ class Winograd:
         height, width = (int(d) for d in output_size(size, node["padding"]))
         return min(height, width, channels, outputs) >= 2
 
-    def is_faster(self, node: Node, prepared: bool) -> bool:
+    def is_faster(self, node: Node, prepared: bool, direct_rate: int = 1) -> bool:
         """Whether a convolution that has the form is predicted to be faster so."""
         x, w = node.operands
         images, *size = x.type.shape[:3]
@@ -82,7 +86,7 @@ class Winograd:
         low, high = bounds(images)
         counts = {max(low or 1, 1), SEVERAL if high is None else min(high, SEVERAL)}
         found = [cycles(n, height, width, channels, outputs, self.target, prepared) for n in counts]
-        return prod(winograd / direct for direct, winograd in found) < MARGIN ** len(found)
+        return prod(winograd / direct * direct_rate for direct, winograd in found) < MARGIN ** len(found)
 
     def replace(self, graph: Graph, node: Node, context: PassContext) -> None:
         x, w = node.operands

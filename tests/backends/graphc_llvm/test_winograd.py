@@ -1,5 +1,7 @@
 """Winograd convolutions against direct ones in double precision: sizes, paddings, epilogues, targets, threads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,19 @@ def test_strict_numerics_and_other_convolutions_stay_direct() -> None:
         assert not is_winograd(check(convolution((1, 28, 28), 64, 64, **form)))  # type: ignore[arg-type]
     assert not is_winograd(check(convolution((1, 28, 28), 3, 64)))
     assert not is_winograd(check(convolution((1, 7, 7), 512, 512)))  # the weights' way from memory would take longer
+
+
+def test_direct_convolutions_in_bf16_take_half_as_long() -> None:
+    """Which the algorithm must beat: it does where images have many tiles."""
+    named = parse_target("x86-64-v4")
+    target = replace(named, features=named.features | {"avx512bf16"})
+    for size, expected in ((56, [1, 1]), (13, [1, 0])):
+        found = []
+        for precision in ("f32", "bf16"):
+            graph = graphc.run_passes(convolution((1, size, size), 64, 64), ["channels-last", "canonicalize"])
+            Winograd(target).run(graph, PassContext(precision=precision))
+            found.append(sum(n.op.name == "winograd_conv" for n in graph.nodes))
+        assert found == expected
 
 
 def test_the_model_prefers_it_where_products_count() -> None:
