@@ -240,17 +240,27 @@ class _Emitter(GemmKernel):
     # A product
 
     def multiply(self, chunk: _Chunk, number: ir.Value, pair: ir.Value, left: ir.Value) -> None:
-        """A tile of a product: of as many pairs of rows as are left, or, where their number isn't known, of half or all."""
-        b, full, rows = self.b, self.c.tile_rows, self.c.row_count
-        few = -(-(rows % self.s.rows) // 2) % full if isinstance(rows, int) else -(-full // 2)
-        if few == 0:
+        """A tile of a product: of as many pairs of rows as are left, or, where that isn't known, of a third, two or all."""
+        full, rows = self.c.tile_rows, self.c.row_count
+        if isinstance(rows, int):
+            heights = [-(-(rows % self.s.rows) // 2) % full]
+        else:
+            heights = [-(-full // 3), -(-full * 2 // 3)]
+        self.multiply_at_least([h for h in heights if h], chunk, number, pair, left)
+
+    def multiply_at_least(
+        self, heights: Sequence[int], chunk: _Chunk, number: ir.Value, pair: ir.Value, left: ir.Value
+    ) -> None:
+        """A tile of the lowest of these heights that holds the pairs that are left, or of the full one."""
+        b = self.b
+        if not heights:
             self.multiply_whole(chunk, number, pair)
             return
-        with b.if_else(b.icmp_signed(">", left, i64(few))) as (more, rest):
+        with b.if_else(b.icmp_signed(">", left, i64(heights[0]))) as (more, rest):
             with more:
-                self.multiply_whole(chunk, number, pair)
+                self.multiply_at_least(heights[1:], chunk, number, pair, left)
             with rest:
-                self.add_up(chunk, number, pair, self.sums(chunk, number, pair, few))
+                self.add_up(chunk, number, pair, self.sums(chunk, number, pair, heights[0]))
 
     def multiply_whole(self, chunk: _Chunk, number: ir.Value, pair: ir.Value) -> None:
         """A tile of all its rows; the first of a product makes the panel where it has one of its own."""
