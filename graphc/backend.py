@@ -35,6 +35,8 @@ class CompileOptions:
     targets: tuple[tuple[str, str], ...] = ()
     """(backend, its target), where there are several backends."""
     tune: bool = False
+    memory_budget: int | None = None
+    """Bytes for the intermediates of a training step."""
 
     @property
     def backend_name(self) -> str:

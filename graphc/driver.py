@@ -202,6 +202,8 @@ def _compile_part(
         raise GraphcError(
             f"the {backend.name} backend computes in f32 here", seen=f'precision="{options.precision}"', hint=hint
         )
+    if options.memory_budget is not None and not any(p.name == "rematerialize" for p in pipeline):
+        raise GraphcError(f"the {backend.name} backend takes no memory budget", hint='compile with backend="llvm"')
     PassManager(pipeline, verify=options.verify).run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc import config
+from graphc.autodiff.rematerialize import Rematerialize
 from graphc.backend import CompileOptions
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
+from graphc.lowering.arena import arena_bytes
 from graphc.lowering.assemble import assemble
 from graphc.lowering.order import Order
 from graphc.lowering.prepare import split_prepare
@@ -55,7 +57,17 @@ def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
         passes.append(Winograd(target, choices))
     if options.precision != "f32":
         passes.append("mixed-precision")
-    return (*passes, FuseAttention(target), Pack(target, choices), "cse", "dce", Order())
+    passes += [FuseAttention(target), Pack(target, choices), "cse", "dce", Order()]
+    if options.memory_budget is not None:
+        passes.append(Rematerialize(options.memory_budget, lambda graph: _arena(graph, options)))
+    return passes
+
+
+def _arena(graph: Graph, options: CompileOptions) -> int:
+    """The bytes of intermediates that the program of a graph would need, after the same fusion."""
+    prepare, main, _ = split_prepare(graph)
+    resolve_passes(["fuse"])[0].run(main, PassContext(options.numerics, options.precision, options.target))
+    return arena_bytes(main, len(prepare.outputs), {})
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:

@@ -10,7 +10,7 @@ from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim
 from graphc.ir.tensor_data import TensorData
-from graphc.lowering.donation import in_place
+from graphc.lowering.donation import RENAMES, in_place
 from graphc.lowering.program import (
     ENDLESS,
     ArenaBuffer,
@@ -137,7 +137,7 @@ class _Assembler(Generic[K]):
         for node in graph.nodes:
             if node.op.name == "constant":
                 self.places[node.result] = self.constant(node["value"])
-            elif node.op.name == "reshape":
+            elif node.op.name in RENAMES:
                 self.places[node.result] = self.places[node.operands[0]]
             elif node.op.name == "scan":
                 steps += self.scan(node)
@@ -306,8 +306,8 @@ class _Assembler(Generic[K]):
 
 
 def _root(value: Value) -> Value:
-    """The value whose memory this one shares, through reshapes."""
-    while value.producer is not None and value.producer.op.name == "reshape":
+    """The value whose memory this one shares, through what only renames it."""
+    while value.producer is not None and value.producer.op.name in RENAMES:
         value = value.producer.operands[0]
     return value
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.faults import last_fault
 
+RENAMES = ("reshape", "after")
+"""Operators whose result lies in the memory of their first operand."""
+
 
 def in_place(graph: Graph) -> tuple[tuple[int, int], ...]:
     """The donations (input, output) after which memory may be shared: no read of the input comes after the write.
@@ -24,7 +27,7 @@ def _may_share(graph: Graph, position: dict[Node, int], fault: int, given: Value
         return True
     writer = taking.producer
     returned_once = graph.outputs.count(taking) == 1
-    if writer is None or writer.op.name in ("constant", "reshape", "scan", "if", "while") or not returned_once:
+    if writer is None or writer.op.name in ("constant", *RENAMES, "scan", "if", "while") or not returned_once:
         return False
     if position[writer] < fault:
         return False
@@ -33,7 +36,7 @@ def _may_share(graph: Graph, position: dict[Node, int], fault: int, given: Value
             return False
         for use in alias.uses:
             user = use.user
-            if not isinstance(user, Node) or user.op.name == "reshape":
+            if not isinstance(user, Node) or user.op.name in RENAMES:
                 continue
             if position[user] > position[writer]:
                 return False
@@ -43,10 +46,10 @@ def _may_share(graph: Graph, position: dict[Node, int], fault: int, given: Value
 
 
 def _aliases(value: Value) -> list[Value]:
-    """The value and its reshapes, which lie in the same memory."""
+    """The value and its other names, which lie in the same memory."""
     found = [value]
     for v in found:
-        found += [u.result for u in v.users if u.op.name == "reshape"]
+        found += [u.result for u in v.users if u.op.name in RENAMES and u.operands[0] is v]
     return found
 
 

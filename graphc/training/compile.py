@@ -40,6 +40,7 @@ def compile_training(
     accumulate: int = 1,
     average: float | None = None,
     loss_scale: float | Literal["dynamic"] | None = None,
+    memory_budget: int | None = None,
     seed: int = 0,
     precision: Precision = "f32",
     numerics: Numerics = "fast",
@@ -65,6 +66,8 @@ def compile_training(
     average: the decay of moving averages of the parameters (0.999), which `inference(average=True)` takes.
     loss_scale: by what the loss is multiplied for the backward pass; "dynamic" finds it, and leaves out an update whose
         gradients aren't finite. The default for precision "f16" is "dynamic".
+    memory_budget: bytes that intermediates may take at once, parameters and optimizer state aside: the backward pass computes
+        values again so far as that needs; `explain()` tells what. Raises GraphcError, with the least possible, where it can't.
     seed: of the model's random numbers: equal seeds, equal bits.
     The rest is as in `graphc.compile`. Raises GraphcError and its kinds: ModelError, UnsupportedOpError with the layers that
     can't be trained, ShapeError where loss and model don't fit.
@@ -85,8 +88,9 @@ def compile_training(
     trainable = import_training(model, example_inputs=inputs, dynamic=axes or None)
     types = [_target_type(t, own, inputs, trainable) for t, own in zip(targets, of_targets, strict=True)]
     options = CompileOptions(
-        backend if isinstance(backend, str) else backend.name, precision, numerics, target, threads, verify, cache
-    )
+        backend if isinstance(backend, str) else backend.name, precision, numerics, target, threads, verify, cache,
+        memory_budget=memory_budget,
+    )  # fmt: skip
     entries = entries_of(trainable, recipe, seed)
     programs = []
     for update in (True, False)[: 1 if accumulate == 1 else 2]:
