@@ -17,7 +17,7 @@ from graphc.backend import KernelReport, KernelTime, MemoryReport
 from graphc.errors import NumericError, ShapeError
 from graphc.interpreter import bind_dims
 from graphc.ir.graph import Graph
-from graphc.ir.mapped import is_mapped
+from graphc.ir.mapped import file_of
 from graphc.ir.tensor_data import TensorData
 from graphc.kernel_reports import kernel_times, report
 from graphc.lowering.memory import aligned
@@ -203,7 +203,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 def _as_bytes_view(array: np.ndarray) -> np.ndarray:
     """The array in aligned memory, where kernels may read at any time: a mapped file may change, or take long to read."""
-    if array.ctypes.data % 64 == 0 and not is_mapped(array):
+    if array.ctypes.data % 64 == 0 and file_of(array) is None:
         return array
     copy = aligned(array.nbytes)
     copy[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphc.errors import GraphcError
 from graphc.ir.mapped import map_file, release
 from graphc.ir.tensor_data import TensorData
 
@@ -64,6 +65,38 @@ def test_changes_in_mappings_of_others_are_left_alone(file: Path) -> None:
     theirs[:] = 7
     release(np.asarray(theirs))
     assert (theirs == 7).all()
+
+
+@pytest.mark.parametrize("change", ["cut", "written", "removed", "replaced"])
+def test_a_file_that_changes_while_it_is_in_use(file: Path, change: str) -> None:
+    data = TensorData(mapped(file)[: 1 << 16].view(np.float32))
+    whole = file.read_bytes()
+    if change == "cut":
+        file.open("wb").close()
+    elif change == "written":
+        os.utime(file, (1, 1))  # as its clock may not have moved on yet
+        file.write_bytes(bytes(len(whole)))
+    elif change == "removed":
+        file.unlink()
+    else:
+        file.with_suffix(".new").write_bytes(b"other")
+        file.with_suffix(".new").rename(file)
+    if change in ("cut", "written"):
+        with pytest.raises(GraphcError, match="written to"):
+            _ = data.array
+        with pytest.raises(GraphcError, match="written to"):
+            _ = data.digest
+    else:
+        assert data.array.tobytes() == whole[: 1 << 16]
+
+
+def test_a_file_is_mapped_once_and_closed_in_the_end(file: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    parts = [mapped(file)[k:] for k in range(50)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert parts[1].ctypes.data - parts[0].ctypes.data == 1
+    del parts
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_can_not_be_mapped(tmp_path: Path) -> None:
