@@ -5,25 +5,22 @@ from __future__ import annotations
 from graphc.ir.symbolic import Dim, bounds, ceildiv
 from graphc_llvm.attention_products import Products
 
-MOST_KEYS = 1024
-"""Keys of a single block: 256 KiB of k at depth 64."""
-BLOCK_KEYS = 512
-"""Keys of a block, where there are several."""
+BLOCK_BYTES = 128 << 10
+"""Of k in a block, where the numbers of keys below leave a choice: an eighth of the L2 cache."""
+LEAST_KEYS, MOST_KEYS = 256, 512
+"""Keys of a block, at least, so that joining blocks costs little, and at most, so that a tile's scores stay in L1."""
+STRICT_KEYS = 1024
+"""Keys that strict numerics, which allow one block alone, have it take."""
 BLOCK_ROWS = 256
 """Queries that share a packed block of k, at most: packing it costs as much as the products of about four."""
-
 FEWEST_ROWS = 24
 """Queries of a block from which on looking for hidden keys that may be left out pays."""
 
 
 def may_run(p: Products, numerics: str) -> bool:
     """Whether the kernel computes what these numerics allow: strict ones have no sums that are scaled later."""
-    return numerics != "strict" or one_block(p)
-
-
-def one_block(p: Products) -> bool:
     high = bounds(p.keys)[1]
-    return high is not None and high <= MOST_KEYS
+    return numerics != "strict" or (high is not None and high <= STRICT_KEYS)
 
 
 def block_rows(p: Products) -> int:
@@ -36,9 +33,9 @@ def work_items(p: Products) -> Dim:
     return p.batch * ceildiv(p.scores.row_count, block_rows(p))
 
 
-def scratch_bytes(p: Products) -> int:
+def scratch_bytes(p: Products, numerics: str) -> int:
     """Scratch of one worker."""
-    return sum(Areas(p).sizes.values()) * p.scores.dtype.bytes
+    return sum(Areas(p, numerics).sizes.values()) * p.scores.dtype.bytes
 
 
 def moved_bytes(p: Products) -> Dim:
@@ -47,16 +44,18 @@ def moved_bytes(p: Products) -> Dim:
 
 
 class Areas:
-    """The parts of the scratch memory, in elements; each begins at a multiple of 64 bytes."""
+    """The parts of the scratch memory, in elements; each begins at a multiple of 64 bytes.
 
-    def __init__(self, p: Products) -> None:
+    one: whether there is one block of keys; keys: how many a block has, at most; columns: of v, in whole panels.
+    """
+
+    def __init__(self, p: Products, numerics: str) -> None:
         s, r = p.scores, p.result
-        high = bounds(p.keys)[1]
-        self.one = one_block(p)
-        most = BLOCK_KEYS if high is None or not self.one else high
-        self.keys = -(-most // s.width) * s.width
-        depth, columns = (x for x in (s.inner.extent, r.column.extent))
+        high, depth, columns = bounds(p.keys)[1], s.inner.extent, r.column.extent
         assert isinstance(depth, int) and isinstance(columns, int)
+        block = min(max(BLOCK_BYTES // (depth * s.dtype.bytes), LEAST_KEYS), MOST_KEYS) // s.width * s.width
+        self.one = numerics == "strict" or (high is not None and high <= block)
+        self.keys = -(-high // s.width) * s.width if self.one and high is not None else block
         self.columns = -(-columns // r.width) * r.width
         rows = 0 if self.one else block_rows(p)
         sizes = {

@@ -1,7 +1,7 @@
 """The kernel of an attention: scores, softmax and weighted sum of a few rows at a time, which never leave the cache.
 
     for item in [begin, end):                        # (batch, block of `BLOCK_ROWS` queries)
-      for block of `BLOCK_KEYS` keys (one, where there are no more than `MOST_KEYS`):
+      for block of at most `MOST_KEYS` keys:
         k's block, packed in panels of [depth][lane]                      # transposed in registers; once a block of queries
         for tile of `height` queries:                # with the keys that it sees, where a causal mask hides the last ones
           scores[height][keys] = f(q k^T), a register tile a panel; -inf beyond the last key
@@ -26,7 +26,7 @@ from graphc.ir.symbolic import Dim, ceildiv
 from graphc.lowering.contraction import Affine
 from graphc.lowering.loop_body import Axis, Store
 from graphc_llvm.abi import KERNEL_TYPE
-from graphc_llvm.attention_blocks import BLOCK_KEYS, FEWEST_ROWS, Areas, block_rows
+from graphc_llvm.attention_blocks import FEWEST_ROWS, Areas, block_rows
 from graphc_llvm.attention_pack import Rows, is_finite, pack_keys, pack_pairs, read
 from graphc_llvm.attention_products import Products
 from graphc_llvm.axis_values import AxisValues
@@ -92,7 +92,7 @@ class _Emitter:
         self.vectors = p.scores.width // self.lanes
         self.element = ELEMENT_TYPES[p.scores.dtype.name]
         self.vector = ir.VectorType(self.element, self.lanes)
-        self.areas = Areas(p)
+        self.areas = Areas(p, numerics)
         self.module = ir.Module(name=symbol)
         self.module.context = ir.Context()
         function = ir.Function(self.module, KERNEL_TYPE, symbol)
@@ -136,8 +136,8 @@ class _Emitter:
     def blocks_of_keys(self, start: ir.Value, stop: ir.Value, keys: ir.Value) -> None:
         b = self.b
         self.clear(b.sub(stop, start))
-        with for_range(b, i64(0), keys, BLOCK_KEYS, "block") as first:
-            count = binary(b, "smin", i64(BLOCK_KEYS), b.sub(keys, first))
+        with for_range(b, i64(0), keys, self.areas.keys, "block") as first:
+            count = binary(b, "smin", i64(self.areas.keys), b.sub(keys, first))
             self.block_of_keys(start, stop, first, count, b.icmp_signed("==", b.add(first, count), keys))
 
     def base(self, at: AxisValues, c: Contraction, buffer: str, address: Affine) -> ir.Value:

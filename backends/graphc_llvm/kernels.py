@@ -110,7 +110,7 @@ class KernelMaker:
             symbol = f"kernel_{key[:32]}"
             text = attention_kernel.emit(products, symbol, dims, self.target, self.numerics)
             loops = f"{halves[0]}// a softmax of each row, then\n{halves[1]}"
-            work, scratch = attention_blocks.work_items(products), attention_blocks.scratch_bytes(products)
+            work, scratch = attention_blocks.work_items(products), attention_blocks.scratch_bytes(products, self.numerics)
             given = tuple(symbols[name] for name in dims)
             some = () if nonnegative(products.keys - 1) else (products.keys,)
             sizes = work, scratch, products.flops, attention_blocks.moved_bytes(products), some

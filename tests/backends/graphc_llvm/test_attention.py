@@ -15,7 +15,7 @@ from graphc.ir.text import print_graph
 from graphc.ir.types import DType, bf16, bool_, f16, f32, f64
 from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
-from graphc_llvm.attention_blocks import BLOCK_KEYS, BLOCK_ROWS, MOST_KEYS
+from graphc_llvm.attention_blocks import BLOCK_ROWS, MOST_KEYS, STRICT_KEYS
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernels import KernelMaker
 from graphc_llvm.target import host_target, parse_target
@@ -125,8 +125,8 @@ def test_any_lengths_in_one_kernel(mask: str) -> None:
         (2, 5, 16),
         (1, 12, 49),
         (1, BLOCK_ROWS + 1, 65),
-        (1, 7, BLOCK_KEYS),
-        (2, 9, 2 * BLOCK_KEYS + 3),
+        (1, 7, MOST_KEYS),
+        (2, 9, 2 * MOST_KEYS + 3),
     ]
     for b, s, t in lengths:
         inputs = arrays(graph, b=b, s=s, t=t)
@@ -140,7 +140,7 @@ def test_more_keys_than_a_block() -> None:
 
 
 def test_strict_numerics_never_rescale_sums() -> None:
-    graph = attention(1, 1, 4, MOST_KEYS + 1, 4, 4)
+    graph = attention(1, 1, 4, STRICT_KEYS + 1, 4, 4)
     assert len(graphc.compile(graph, numerics="strict").kernels) > 1
 
 
@@ -198,7 +198,12 @@ def test_any_work_on_scores_and_grouped_heads() -> None:
     np.testing.assert_allclose(executable(*inputs), wanted.numpy(), rtol=0, atol=3e-6)
 
 
-NARROW = [(1, 3, 33, 45, 20, 36), (2, 1, 17, 31, 21, 35), (1, 1, 5, MOST_KEYS + 101, 32, 100), (1, 2, 128, 128, 64, 64)]
+NARROW = [
+    (1, 3, 33, 45, 20, 36),
+    (2, 1, 17, 31, 21, 35),
+    (1, 1, 5, STRICT_KEYS + 101, 32, 100),
+    (1, 2, 128, 128, 64, 64),
+]
 
 
 @pytest.mark.parametrize("numerics", ["fast", "strict"])
@@ -217,7 +222,7 @@ def test_products_of_narrow_floats(size: tuple[int, ...], dtype: DType, numerics
     graph = b.returns(b.transpose(b.cast(y, dtype), (0, 2, 1, 3)))
     inputs = arrays(graph)
     executable = graphc.compile(graph, numerics=numerics, cache=False)
-    assert ([k.name for k in executable.kernels] == ["attention"]) == (numerics == "fast" or keys <= MOST_KEYS)
+    assert ([k.name for k in executable.kernels] == ["attention"]) == (numerics == "fast" or keys <= STRICT_KEYS)
     wanted = torch_attention(graph, [x.astype(np.float64) for x in inputs], "none", "heads last")
     bound = 2e-2 if dtype == bf16 else 2e-3
     np.testing.assert_allclose(executable(*inputs).astype(float), wanted, rtol=0, atol=bound * np.abs(wanted).max())
