@@ -17,11 +17,15 @@ TRANSFORMERS = {
     "convnext": ("ConvNextForImageClassification", "ConvNextConfig", "pixel_values"),
     "mobilenet_v2": ("MobileNetV2ForImageClassification", "MobileNetV2Config", "pixel_values"),
 }
-NAMES = (*IMAGE_NETWORKS, *TRANSFORMERS)
+SMALL = ("lstm", "mlp")
+NAMES = (*IMAGE_NETWORKS, *TRANSFORMERS, *SMALL)
 
 
 def onnx_file(name: str) -> Path:
-    """The model file of that name, made at first use: images are f32[1,3,224,224], tokens i64[1,128]."""
+    """The model file of that name, made at first use.
+
+    Images are f32[1,3,224,224], tokens i64[1,128]; the lstm takes f32[1,64,64], the mlp f32[1,64].
+    """
     path = FOLDER / f"{name}.onnx"
     if not path.exists():
         FOLDER.mkdir(exist_ok=True)
@@ -29,9 +33,34 @@ def onnx_file(name: str) -> Path:
             from graphc.testing.light_models import light_model
 
             path.write_bytes(light_model(name).SerializeToString())
+        elif name in SMALL:
+            _export_small(name, path)
         else:
             _export(name, path)
     return path
+
+
+def _export_small(name: str, path: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Tagger(nn.Module):
+        """Two layers of 128 over 64 steps."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(64, 128, 2, batch_first=True), nn.Linear(128, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(x)[0])
+
+    layers = nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
+    model, example = (
+        (Tagger(), torch.randn(1, 64, 64)) if name == "lstm" else (nn.Sequential(*layers), torch.randn(1, 64))
+    )
+    torch.onnx.export(model.eval(), (example,), str(path), dynamo=True, external_data=False, verbose=False)
 
 
 def _export(name: str, path: Path) -> None:

@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import time
@@ -26,6 +27,8 @@ import numpy as np
 from architectures import NAMES, onnx_file
 
 ENGINES = ("graphc", "onnxruntime", "openvino")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What times are of; the processor's time of all threads counts those that wait for work, so it is for one thread."""
 Feeds = dict[str, np.ndarray]
 
 
@@ -74,31 +77,42 @@ def feeds_for(path: str) -> Feeds:
     return feeds
 
 
-def serve(engine: str, path: str, threads: int, precision: str, pipe: Connection) -> None:
-    """An engine's process: tells the seconds of set-up, then answers each number of seconds with the times of its runs."""
-    start = time.perf_counter()
+def serve(engine: str, path: str, threads: int, precision: str, clock: str, pipe: Connection) -> None:
+    """An engine's process: tells the seconds of set-up, then answers each number of seconds with the times of its runs.
+
+    At the end it tells the bytes of its memory: at the highest, and now.
+    """
+    now = CLOCKS[clock]
+    start = now()
     run = globals()[f"prepare_{engine}"](path, feeds_for(path), threads, precision)
     run()
-    pipe.send(time.perf_counter() - start)
+    pipe.send(now() - start)
     while (seconds := pipe.recv()) is not None:
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
-            begin = time.perf_counter()
+            begin = now()
             run()
-            times.append(time.perf_counter() - begin)
+            times.append(now() - begin)
         pipe.send(times)
+    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, resident_bytes()))
+
+
+def resident_bytes() -> int:
+    """This process's memory that isn't shared with files: what the model and its engine take, but no mapped libraries."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(fields["RssAnon"].split()[0]) * 1024
 
 
 def compare(
-    path: str, engines: Sequence[str], threads: int, precision: str, rounds: int, seconds: float
+    path: str, engines: Sequence[str], threads: int, precision: str, rounds: int, seconds: float, clock: str = "wall"
 ) -> dict[str, object]:
-    """Median and best milliseconds of each engine, its set-up time, and how far graphc is ahead."""
+    """Median and best milliseconds of each engine, its set-up time and memory, and how far graphc is ahead."""
     os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
     context = multiprocessing.get_context("spawn")
     pipes, setup = {}, {}
     for engine in engines:
         here, there = context.Pipe()
-        context.Process(target=serve, args=(engine, path, threads, precision, there), daemon=True).start()
+        context.Process(target=serve, args=(engine, path, threads, precision, clock, there), daemon=True).start()
         there.close()
         setup[engine], pipes[engine] = here.recv(), here
     taken: dict[str, list[list[float]]] = {engine: [] for engine in engines}
@@ -106,14 +120,18 @@ def compare(
         for engine, pipe in pipes.items():
             pipe.send(seconds)
             taken[engine].append(pipe.recv())
-    for pipe in pipes.values():
+    memory = {}
+    for engine, pipe in pipes.items():
         pipe.send(None)
+        memory[engine] = pipe.recv()
     medians = {e: [statistics.median(times) for times in rows] for e, rows in taken.items()}
     result: dict[str, object] = {
         engine: {
             "median_ms": round(statistics.median(medians[engine]) * 1e3, 4),
             "best_ms": round(min(map(min, taken[engine])) * 1e3, 4),
             "setup_s": round(setup[engine], 2),
+            "peak_mb": round(memory[engine][0] * 1e-6),
+            "running_mb": round(memory[engine][1] * 1e-6),
         }
         for engine in engines
     }
@@ -132,13 +150,15 @@ def main() -> int:
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each engine's turn")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: one thread on a busy machine")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for model in arguments.models or NAMES:
         path = str(model if Path(model).suffix == ".onnx" else onnx_file(model))
         row = compare(
-            path, arguments.engines, arguments.threads, arguments.precision, arguments.rounds, arguments.seconds
-        )
+            path, arguments.engines, arguments.threads, arguments.precision, arguments.rounds, arguments.seconds,
+            arguments.clock,
+        )  # fmt: skip
         if arguments.json:
             print(json.dumps({"model": model, "threads": arguments.threads, **row}), flush=True)
             continue
