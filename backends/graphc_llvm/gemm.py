@@ -137,6 +137,17 @@ def emit(c: Contraction, symbol: str, target: Target, numerics: str) -> str:
     return str(GemmKernel(c, symbol, target, numerics).module)
 
 
+def arguments(
+    b: ir.IRBuilder, c: Contraction, pointers: ir.Value, dims: ir.Value
+) -> tuple[AxisValues, dict[str, ir.Value]]:
+    """What a kernel of the contraction is given: sizes by name, and the addresses of buffers."""
+    at = AxisValues(b)
+    names = sorted({s.name for x in c.body.axes for s in free_symbols(x.extent)} | _buffer_symbols(c))
+    for i, name in enumerate(names):
+        at.env[name] = load(b, offset(b, dims, i, I64), I64, name)
+    return at, {x.name: load(b, offset(b, pointers, i, PTR), PTR) for i, x in enumerate(c.body.buffers)}
+
+
 class GemmKernel:
     def __init__(self, c: Contraction, symbol: str, target: Target, numerics: str) -> None:
         self.c = c
@@ -154,19 +165,14 @@ class GemmKernel:
         function.attributes.add("nounwind")
         self.pointers, self.dims, self.scratch, self.begin, self.end = function.args
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
-        self.at = AxisValues(self.b)
         self.emit_kernel()
 
     # The nest
 
     def bind(self) -> None:
-        """What the kernel is given: sizes by name, addresses of buffers."""
-        b, c = self.b, self.c
-        names = sorted({s.name for x in c.body.axes for s in free_symbols(x.extent)} | _buffer_symbols(c))
-        for i, name in enumerate(names):
-            self.at.env[name] = load(b, offset(b, self.dims, i, I64), I64, name)
-        self.buffers = {x.name: load(b, offset(b, self.pointers, i, PTR), PTR) for i, x in enumerate(c.body.buffers)}
-        self.epilogue = Epilogue(b, c, self.lanes, self.numerics, self.at, self.buffers)
+        """Reads what the kernel is given."""
+        self.at, self.buffers = arguments(self.b, self.c, self.pointers, self.dims)
+        self.epilogue = Epilogue(self.b, self.c, self.lanes, self.numerics, self.at, self.buffers)
         self.emit_zeros()
 
     def emit_kernel(self) -> None:

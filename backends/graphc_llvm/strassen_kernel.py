@@ -24,7 +24,9 @@ import llvmlite.ir as ir
 
 from graphc_llvm.emit import (
     I1,
+    I64,
     PTR,
+    VOID,
     binary,
     for_range,
     i32,
@@ -37,7 +39,8 @@ from graphc_llvm.emit import (
     store,
     store_vector,
 )
-from graphc_llvm.gemm import GemmKernel
+from graphc_llvm.gemm import GemmKernel, arguments
+from graphc_llvm.gemm_epilogue import Epilogue
 from graphc_llvm.register_tile import add_products
 from graphc_llvm.strassen import Strassen
 from graphc_llvm.target import Target
@@ -104,6 +107,7 @@ class _Emitter(GemmKernel):
     def emit_kernel(self) -> None:
         b, c, s = self.b, self.c, self.s
         self.bind()
+        self.finish = self.emit_finish()
         self.t = offset(b, self.scratch, 6 * s.pairs * c.width, self.element)
         self.left = offset(b, self.t, s.depth * c.width, self.element)
         self.panels = local(b, PTR, 3 * len(PRODUCTS), "panels")
@@ -112,19 +116,20 @@ class _Emitter(GemmKernel):
         share = i64(s.rows) if isinstance(c.row_count, int) else self.share(rows, blocks)
         with for_range(b, self.begin, self.end, name="item") as item:
             couple, rest = b.urem(item, couples), b.udiv(item, couples)
-            self.at.unravel(b.udiv(rest, blocks), c.batch)
+            batch = b.udiv(rest, blocks)
+            self.at.unravel(batch, c.batch)
             start = b.mul(b.urem(rest, blocks), share)
             stop = binary(b, "smin", b.add(start, share), rows)
             begins = b.or_(b.icmp_signed("==", item, self.begin), b.icmp_signed("==", couple, i64(0)))
             panel = b.mul(couple, i64(2))
             if self.is_all_couples():
-                self.emit_couple(panel, start, stop, begins)
+                self.emit_couple(batch, panel, start, stop, begins)
             else:
                 pays = b.icmp_signed(">=", b.sub(stop, start), i64(s.least))
                 two = b.icmp_signed("<", b.add(panel, i64(1)), panels)
                 with b.if_else(b.and_(pays, two)) as (yes, no):
                     with yes:
-                        self.emit_couple(panel, start, stop, begins)
+                        self.emit_couple(batch, panel, start, stop, begins)
                     with no:
                         self.emit_directly(panel, binary(b, "smin", b.add(panel, i64(2)), panels), start, stop)
         b.ret(i32(0))
@@ -150,7 +155,7 @@ class _Emitter(GemmKernel):
 
     # A couple of panels
 
-    def emit_couple(self, panel: ir.Value, start: ir.Value, stop: ir.Value, begins: ir.Value) -> None:
+    def emit_couple(self, batch: ir.Value, panel: ir.Value, start: ir.Value, stop: ir.Value, begins: ir.Value) -> None:
         """C's rows [start, stop) and two panels; at `begins`, the sums of these rows of A are made first."""
         b, c, s = self.b, self.c, self.s
         at = b.add(self.at.sum(c.b_address, c.batch, c.b_address.constant), self.panel_offset(panel))
@@ -166,19 +171,33 @@ class _Emitter(GemmKernel):
                 self.multiply(chunk, number, pair, b.sub(pairs, pair))
                 ends = b.icmp_signed("==", number, i64(len(PRODUCTS) - 1))
                 with b.if_then(b.and_(ends, chunk.last)):
-                    self.finish(panel, b.add(start, b.mul(pair, i64(2))), stop, pair)
+                    row = b.add(start, b.mul(pair, i64(2)))
+                    count = binary(b, "smin", b.sub(stop, row), i64(2 * c.tile_rows))
+                    for i, name in enumerate(("c11", "c12")):
+                        where = self.block(pair, name), batch, b.add(panel, i64(i)), row, count
+                        b.call(self.finish, [self.pointers, self.dims, *where])
 
-    def finish(self, panel: ir.Value, row: ir.Value, stop: ir.Value, pair: ir.Value) -> None:
-        """The epilogue on both panels of a tile of pairs of rows, `row` the first."""
-        b, c = self.b, self.c
-        count = binary(b, "smin", b.sub(stop, row), i64(2 * c.tile_rows))
-        with for_range(b, i64(0), i64(2), name="side") as side:
-            self.at.env["panel"] = b.add(panel, side)
-            columns = None
-            if not isinstance(c.column.extent, int) or c.column.extent % c.width:
-                columns = b.sub(self.at.dim(c.column.extent), b.mul(self.at.env["panel"], i64(c.width)))
-            tile = b.select(b.icmp_signed("==", side, i64(0)), self.block(pair, "c11"), self.block(pair, "c12"))
-            self.epilogue.emit(row, count, tile, columns)
+    def emit_finish(self) -> ir.Function:
+        """The epilogue on some rows of a panel, as a function: (pointers, dims, sums, batch, panel, row, rows).
+
+        Within the kernel's loops, LLVM would keep the epilogue's constants in the registers that sums need.
+        """
+        c = self.c
+        function = ir.Function(self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64, I64, I64, I64]), "finish")
+        function.linkage = "internal"
+        function.attributes.add("nounwind")
+        function.attributes.add("noinline")
+        pointers, dims, sums, batch, panel, row, count = function.args
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        at, buffers = arguments(b, c, pointers, dims)
+        at.unravel(batch, c.batch)
+        at.env["panel"] = panel
+        columns = None
+        if not isinstance(c.column.extent, int) or c.column.extent % c.width:
+            columns = b.sub(at.dim(c.column.extent), b.mul(panel, i64(c.width)))
+        Epilogue(b, c, self.lanes, self.numerics, at, buffers).emit(row, count, sums, columns)
+        b.ret_void()
+        return function
 
     def panel_offset(self, panels: ir.Value) -> ir.Value:
         return self.b.mul(panels, self.at.dim(self.c.b_address.of("panel")))
