@@ -51,7 +51,7 @@ def _instance_norm(c: Call) -> Value:
     if not c.get("use_input_stats"):
         return _by_statistics(c)
     if c.has("running_mean"):
-        raise Refused("keeping statistics over instances isn't supported: make it with track_running_stats=False")
+        raise Refused("training mode isn't supported: call .eval() on the module")
     channels = c.static(x.type.shape[1], "number of channels")
     parameters = (_parameter(c, n, x.type.dtype, x.type.shape[1:2], d) for n, d in (("weight", 1), ("bias", 0)))
     return c.b.op("group_norm", x, *parameters, groups=channels, epsilon=float(c.get("eps")))

@@ -109,6 +109,8 @@ def convolutions() -> nn.Module:
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple]]] = {
     "linear": (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), lambda: (torch.randn(4, 6),)),
     "convolutions": (convolutions, lambda: (torch.randn(3, 3, 8, 8),)),
+    "instance norm": (lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True), lambda: (torch.randn(3, 4, 5, 6),)),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 3)), lambda: (torch.randn(4, 6),)),
     "batch norm 1d": (lambda: nn.BatchNorm1d(4), lambda: (torch.randn(5, 4) * 3 + 1,)),
     "lstm": (lambda: Net(lambda m, x: m.o(m.l(x)[0][:, -1]), l=nn.LSTM(4, 5, batch_first=True), o=nn.Linear(5, 3)),
              lambda: (torch.randn(2, 3, 4),)),
@@ -330,6 +332,7 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float, fl
     "randint": (lambda x: x * 0 + torch.randint(2, 7, x.shape), 4, 2),
     "bernoulli": (lambda x: x * 0 + torch.bernoulli(torch.full_like(x, 0.2)), 0.2, 0.16),
     "normal_": (lambda x: x * 0 + torch.empty_like(x).normal_(2, 3), 2, 9),
+    "rsample": (lambda x: torch.distributions.Normal(x * 0 + 2, x * 0 + 3).rsample(), 2, 9),
     "uniform_": (lambda x: x * 0 + torch.empty_like(x).uniform_(-1, 2), 0.5, 0.75),
     "exponential_": (lambda x: x * 0 + torch.empty_like(x).exponential_(2), 0.5, 0.25),
     "rrelu": (lambda x: F.rrelu(x * 0 - 1, 0.1, 0.3, training=True), -0.2, 0.04 / 12),
