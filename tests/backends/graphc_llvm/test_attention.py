@@ -18,7 +18,7 @@ from graphc_llvm.attention import FuseAttention
 from graphc_llvm.attention_blocks import BLOCK_ROWS, MOST_KEYS, STRICT_KEYS
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernels import KernelMaker
-from graphc_llvm.target import host_target, parse_target
+from graphc_llvm.target import Target, host_target, parse_target
 
 B, S, T = symbol("b"), symbol("s", 1), symbol("t", 1)
 
@@ -105,6 +105,11 @@ SIZES = [
     (1, 1, 301, 3, 33, 2),
     (2, 3, 1, 50, 16, 20),
 ]
+
+
+def test_on_each_target(target: Target) -> None:
+    graph = attention(1, 2, 45, MOST_KEYS + 70, 20, 24, mask="bias", layout="heads last")
+    check(graph, arrays(graph), "bias", "heads last", target=target)
 
 
 @pytest.mark.parametrize("numerics", ["fast", "strict"])
