@@ -12,7 +12,7 @@ from graphc.interpreter import bind_dims, interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Expr, symbol
-from graphc.ir.types import DType, f32, f64
+from graphc.ir.types import DType, bf16, f16, f32, f64
 from graphc.testing.conformance import Case, Failure, cases, difference, failures
 from graphc.testing.guard_pages import Side, at_guard_page
 from graphc.testing.random_graphs import random_inputs
@@ -200,6 +200,51 @@ def test_kernels_of_every_template_stay_in_their_buffers(name: str) -> None:
                     np.testing.assert_allclose(seen, want, rtol=0, atol=1e-4 * np.abs(want).max())
                     continue
                 assert difference(seen, want) is None, f"{dims}: {difference(seen, want)}"
+
+
+def narrow(m: int | Expr, k: int, n: int, dtype: DType, packed: bool, transposed: bool = False) -> Graph:
+    """A product of narrow floats that keeps its f32 sums, and rounds what it computes of them."""
+    b = Builder()
+    x = b.input("x", dtype, (k, m) if transposed else (m, k))
+    w = b.constant(weights(k, n, dtype=dtype)) if packed else b.input("w", dtype, (k, n))
+    y = b.op("dot", x, w, lhs_contract=(0 if transposed else 1,), rhs_contract=(0,), wide=True)
+    return b.returns(b.cast(b.op("neg", y), dtype), y)
+
+
+def narrow_convolution(channels: int, outputs: int, dtype: DType) -> Graph:
+    b = Builder()
+    x, w = b.input("x", dtype, (2, 7, 5, channels)), b.constant(weights(3, 3, channels, outputs, dtype=dtype))
+    form = {"strides": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "layout": "channels_last", "kernel_layout": "io"}
+    return b.returns(b.op("conv", x, w, wide=True, **form))
+
+
+NARROW: dict[str, tuple[Graph, list[dict[str, int]]]] = {
+    f"{dtype} {name}": (graph, sizes)
+    for dtype in (bf16, f16)
+    for name, graph, sizes in (
+        ("weights", narrow(7, 34, 70, dtype, True), [{}]),
+        ("weights, an odd sum", narrow(13, 33, 17, dtype, True), [{}]),
+        ("any number of rows", narrow(N, 1100, 33, dtype, True), [{"n": n} for n in (1, 6, 11, 250)]),
+        ("terms apart", narrow(9, 36, 20, dtype, True, transposed=True), [{}]),
+        ("inputs", narrow(8, 21, 37, dtype, False), [{}]),
+        ("inputs of many rows", narrow(70, 22, 75, dtype, False, transposed=True), [{}]),
+        ("conv", narrow_convolution(20, 35, dtype), [{}]),
+        ("conv, an odd sum", narrow_convolution(17, 16, dtype), [{}]),
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_products_of_narrow_floats_stay_in_their_buffers(name: str) -> None:
+    graph, sizes = NARROW[name]
+    executable = graphc.compile(graph, threads=2)
+    for dims in sizes:
+        inputs = random_inputs(graph, dims)
+        for side in SIDES:
+            for seen, want in zip(run_guarded(executable, inputs, side), interpret(graph, inputs), strict=True):
+                unit = {bf16.numpy: 2.0**-7, f16.numpy: 2.0**-10}.get(want.dtype, 1e-5)  # neighbours, where it rounds
+                wide, exact = seen.astype(np.float64), want.astype(np.float64)
+                np.testing.assert_allclose(wide, exact, rtol=unit, atol=1e-5 * np.abs(exact).max())
 
 
 WINOGRAD = {"13x14x20": (13, 20, 30), "16x17x64": (16, 64, 64), "30x31x19": (30, 19, 130)}
