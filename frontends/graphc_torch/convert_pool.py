@@ -51,8 +51,23 @@ def _missing(c: Call, size: Dim, count: Dim, stride: int, extent: int, pad: int)
     return max((count - 1) * stride + extent - size - 2 * pad, 0)
 
 
+def _trimmed(x: Value, frame: Mapping[str, Any]) -> dict[str, Any]:
+    """The windows without what lies behind the axis in all of them, for pools that don't count padding.
+
+    A model for large images that is given a small one has windows of mostly that.
+    """
+    window, padding = list(frame["window"]), list(frame["padding"])
+    for i, axis in enumerate(frame["axes"]):
+        size, low, high = x.type.shape[axis], *padding[2 * i : 2 * i + 2]
+        if isinstance(size, int) and frame["dilation"][i] == 1:
+            beyond = min(max(window[i] - size - low, 0), high)
+            window[i] -= beyond
+            padding[2 * i + 1] -= beyond
+    return {**frame, "window": tuple(window), "padding": tuple(padding)}
+
+
 def _max_pool(rank: int) -> Converter:
-    return lambda c: c.b.op("max_pool", c.x(), **_windows(c, c.x(), rank))
+    return lambda c: c.b.op("max_pool", c.x(), **_trimmed(c.x(), _windows(c, c.x(), rank)))
 
 
 def _max_pool_with_indices(rank: int) -> Converter:
@@ -81,8 +96,8 @@ def _average_pool(rank: int) -> Converter:
             low = [0] * (x.type.rank - rank) + list(pads)
             x = c.b.op("pad", x, c.b.scalar(0, x.type.dtype), low=tuple(low), high=tuple(low)) if any(low) else x
             extra = tuple(a - b for a, b in zip(frame["padding"], given, strict=True))
-            return c.b.op("average_pool", x, count_include_pad=False, **{**frame, "padding": extra})
-        return c.b.op("average_pool", x, count_include_pad=include, **frame)
+            frame, include = {**frame, "padding": extra}, False
+        return c.b.op("average_pool", x, count_include_pad=include, **(frame if include else _trimmed(x, frame)))
 
     return convert
 

@@ -314,6 +314,8 @@ LAYERS: Mapping[str, Case] = {
     "avg_pool2d_without_pad": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), IMAGE),
     "avg_pool2d_ceil": (lambda x: F.avg_pool2d(x, (3, 2), 2, 1, ceil_mode=True), IMAGE),
     "avg_pool2d_divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=3), IMAGE),
+    "avg_pool2d_larger_than_the_image": (lambda x: F.avg_pool2d(x, 40, ceil_mode=True), IMAGE),
+    "max_pool2d_larger_than_the_image": (lambda x: F.max_pool2d(x, 40, 3, 20, ceil_mode=True), IMAGE),
     "avg_pool1d": (lambda x: F.avg_pool1d(x[0], 3, 2), IMAGE),
     "adaptive_one": (lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE),
     "adaptive_equal": (lambda x: F.adaptive_avg_pool2d(x, (4, 3)), IMAGE),
