@@ -18,7 +18,7 @@ from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
 from graphc_llvm.cache import Cache
 from graphc_llvm.choices import PREDICTED, Choices
-from graphc_llvm.kernels import KernelMaker, compile_kernels
+from graphc_llvm.kernels import KernelCompiler, KernelMaker
 from graphc_llvm.packing import Pack
 from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.target import check_runs_here, parse_target
@@ -38,6 +38,8 @@ PIPELINE = (
     "canonicalize",
     "fold-constants",
     "cse",
+    "join-scans",
+    "hoist-sums",
     "dce",
 )
 """What comes before packing, the split and fusion."""
@@ -78,13 +80,14 @@ def compile_program(graph: Graph, options: CompileOptions, context: PassContext)
     for part in (prepare, main):
         fuse.run(part, context)
     maker = KernelMaker(target, options.numerics)
-    planned = [
-        assemble(part, constants, maker, "the llvm backend")
-        for part, constants in ((prepare, 0), (main, len(prepare.outputs)))
-    ]
-    kernels = {k.key: k for s in planned for k in s.kernels}
     cache = Cache(config.cache_dir()) if options.cache else None
-    objects = compile_kernels(kernels.values(), target, cache)
+    with KernelCompiler(target, cache) as compiler:
+        planned = [
+            assemble(part, constants, lambda node: compiler.add(maker(node)), "the llvm backend")
+            for part, constants in ((prepare, 0), (main, len(prepare.outputs)))
+        ]
+        objects = compiler.objects()
+    kernels = {k.key: k for s in planned for k in s.kernels}
     known = {w.digest: i for i, w in enumerate(context.weights)}
     codes = [
         Code(s.program, objects, tuple(None if c is None else known.get(c.digest, c) for c in s.constants))

@@ -4,7 +4,8 @@ bodies."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from graphc.errors import Unsupported, UnsupportedOpError
@@ -162,14 +163,37 @@ def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:
     return replace(kernel, **sizes, **lists)
 
 
-def compile_kernels(kernels: Iterable[Kernel], target: Target, cache: Cache | None) -> dict[str, bytes]:
-    """The kernels' object code by key, from the cache where it is there."""
-    objects = {}
-    for k in kernels:
-        code = cached_code(k.key, cache)
+class KernelCompiler:
+    """Compiles kernels in a thread of its own, so that LLVM, which lets go of the GIL, works while Python writes the next.
+
+    Object code comes from the cache where it is there. A context manager: leaving it ends the thread.
+    """
+
+    def __init__(self, target: Target, cache: Cache | None) -> None:
+        self._target, self._cache = target, cache
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="graphc-llvm")
+        self._objects: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> KernelCompiler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, kernel: Kernel) -> Kernel:
+        """Has a kernel compiled, if it isn't yet; the kernel."""
+        if kernel.key not in self._objects:
+            self._objects[kernel.key] = self._pool.submit(self._compile, kernel)
+        return kernel
+
+    def objects(self) -> dict[str, bytes]:
+        """The object code of every kernel that was added, by key."""
+        return {key: code.result() for key, code in self._objects.items()}
+
+    def _compile(self, kernel: Kernel) -> bytes:
+        code = cached_code(kernel.key, self._cache)
         if code is None:
-            code = compile_object(k.text, target)
-            if cache is not None:
-                cache.put(f"kernel {k.key}", code)
-        objects[k.key] = code
-    return objects
+            code = compile_object(kernel.text, self._target)
+            if self._cache is not None:
+                self._cache.put(f"kernel {kernel.key}", code)
+        return code
