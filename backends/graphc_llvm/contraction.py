@@ -100,12 +100,9 @@ def match(body: LoopBody, target: Target) -> Contraction | None:
     for axis, size in group_sizes(body, "reduction"):
         if size == 2:
             body = split_axis(body, axis, 2)
-    twos = [a for a in body.axes_of("reduction") if a.extent == 2]
-    if target.bf16_pairs and twos:
-        found = _match_grouped(body, target, twos[-1])
-        if found is not None:
-            return found
-    return _match_grouped(body, target, None)
+    twos = [a for a in body.axes_of("reduction") if a.extent == 2 and target.bf16_pairs]
+    found = (_match_grouped(body, target, pair) for pair in (*reversed(twos), None))
+    return next((c for c in found if c is not None), None)
 
 
 def _match_grouped(body: LoopBody, target: Target, pair: Axis | None) -> Contraction | None:

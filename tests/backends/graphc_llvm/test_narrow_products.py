@@ -42,7 +42,8 @@ def convolution(channels: int, outputs: int, dtype: DType, **changed: object) ->
     b = Builder()
     form = {"strides": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, **changed}
     x = b.input("x", dtype, (2, 7, 6, channels))
-    w = b.constant(random(3, 3, channels // form["groups"], outputs, dtype=dtype))
+    window = form.pop("window", 3)
+    w = b.constant(random(window, window, channels // form["groups"], outputs, dtype=dtype))
     return b.returns(b.op("conv", x, w, layout="channels_last", kernel_layout="io", wide=True, **form))
 
 
@@ -89,6 +90,7 @@ def test_any_number_of_rows() -> None:
 @pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
 def test_convolutions(target: str, dtype: DType) -> None:
     cases = [(16, 24, {}), (40, 48, {"groups": 2}), (32, 16, {"strides": (2, 2)}), (20, 70, {"dilation": (2, 2)}), (15, 8, {})]
+    cases.append((24, 66, {"window": 2}))
     for channels, outputs, changed in cases:
         graph = convolution(channels, outputs, dtype, **changed)
         executable = graphc.compile(graph, target=target, threads=1)
