@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from graphc.autodiff.costs import elements, seconds
@@ -21,10 +21,10 @@ class Recomputation:
 
 
 def cheapest(graph: Graph, last: int, price: float, segments: int) -> Recomputation:
-    """The recomputation of least cost, where each byte that is kept for the backward pass costs `price` seconds.
+    """The recomputation of least cost, where a byte that is kept costs `price` seconds times the part of the step that it waits.
 
     The forward pass is the nodes up to number `last`. A minimum cut finds it: a value that the backward pass needs, or that is
-    needed to compute one again, is kept (its bytes times the price) or computed again (its node's cost, and then the node's
+    needed to compute one again, is kept (its bytes at that price) or computed again (its node's cost, and then the node's
     operands are needed). What leads from one of so many segments of the forward pass to a later one isn't computed again:
     else the last layer's backward pass may need all that came before at once. Shapes are static.
     """
@@ -32,6 +32,7 @@ def cheapest(graph: Graph, last: int, price: float, segments: int) -> Recomputat
 
     forward = set(graph.nodes[: last + 1])
     crossing = _crossing(graph, last, segments)
+    number = {n: i for i, n in enumerate(graph.nodes)}
     network = networkx.DiGraph()
     network.add_nodes_from(("backward", "end"))
     for node in forward:
@@ -43,13 +44,20 @@ def cheapest(graph: Graph, last: int, price: float, segments: int) -> Recomputat
             if value.producer is not None and value.producer.operands:
                 network.add_edge(node, value)
         for value in node.results:
-            price_of_value = price * value.type.dtype.bytes * elements(value)
-            network.add_edge(value, "end" if value in crossing else node, capacity=price_of_value)
+            size = value.type.dtype.bytes * elements(value)
+            capacity = price * size * waits(value, number, last)
+            network.add_edge(value, "end" if value in crossing else node, capacity=capacity)
             if any(u not in forward for u in value.users):
                 network.add_edge("backward", value)
     _, (needed, _) = networkx.minimum_cut(network, "backward", "end")
     nodes = frozenset(n for n in needed if isinstance(n, Node))
     return Recomputation(nodes, sum(seconds(n) or 0.0 for n in nodes))
+
+
+def waits(value: Value, number: Mapping[Node, int], last: int) -> float:
+    """The part of the step until the backward pass reads a value; all of it, where only what is computed again does."""
+    later = [number[u] for u in _readers(value) if number[u] > last]
+    return (min(later) - number[value.producer]) / len(number) if later else 1.0  # type: ignore[index]
 
 
 def _crossing(graph: Graph, last: int, segments: int) -> set[Value]:
