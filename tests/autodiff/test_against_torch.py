@@ -237,6 +237,7 @@ TORCH: dict[str, Function] = {
     **{name: plain(getattr(torch, name)) for name in SAME_NAME},
     "rem": plain(torch.fmod), "mod": plain(torch.remainder), "max": plain(torch.maximum), "min": plain(torch.minimum),
     "select": plain(torch.where), "cast": plain(torch.clone), "materialize": plain(torch.clone),
+    "after": lambda x, a: (x[0].clone(),) if x[0].is_floating_point() else None,
     "reshape": lambda x, a: (x[0].reshape(a["shape"]),),
     "transpose": lambda x, a: (x[0].permute(a["permutation"]),),
     "broadcast": broadcast, "slice": sliced,
