@@ -27,6 +27,7 @@ def value_and_grad(graph: Graph, wrt: str | Sequence[str] | None = None) -> Grap
 def grad(graph: Graph, wrt: str | Sequence[str] | None = None) -> Graph:
     """The gradients of `value_and_grad` alone."""
     backward, gradients = _differentiated(graph, wrt)
+    backward.donations = []  # they are of outputs that are gone
     backward.set_outputs(gradients)
     for node in reversed(backward.nodes):
         if "terminal" not in node.op.traits and not any(v.uses for v in node.results):

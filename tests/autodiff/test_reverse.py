@@ -76,6 +76,18 @@ def test_gradients_alone_leave_out_what_only_the_outputs_need() -> None:
     assert all(v.uses for n in backward.nodes for v in n.results)
 
 
+def test_donations_stay_with_the_outputs_that_take_them() -> None:
+    b = Builder()
+    x = b.input("x", f64, (3,))
+    graph = b.returns(b.op("sin", x), b.op("exp", x))
+    graph.donations = [(0, 1)]
+    joint, backward = graphc.value_and_grad(graph), graphc.grad(graph)
+    verify(joint)
+    verify(backward)
+    assert joint.donations == [(0, 1)]
+    assert backward.donations == []
+
+
 def test_backward_nodes_have_the_layers_of_the_forward_ones() -> None:
     joint = graphc.value_and_grad(mlp(), "w")
     backward = joint.nodes[len(mlp()) :]
