@@ -56,6 +56,8 @@ def _statistics_refusal(match: Match) -> str | None:
 def _weight_refusal(layer: Node, weight: Value) -> str | None:
     if not depends_on_constants_alone(weight):
         return f"the weight %{weight.name} isn't constant"
+    if weight.type.dtype != layer.result.type.dtype:
+        return f"the weight %{weight.name} is of another type than the layer's sums"
     if weight.is_output or any(user is not layer for user in weight.users):
         return f"the weight %{weight.name} is shared"
     return None

@@ -35,6 +35,8 @@ def _check(match: Match) -> str | None:
         return "the softmax isn't along the keys"
     if any(v.type.rank != rank for v in (match["q"], match["k"], match["v"])):
         return "an operand of a product has no axis for the heads of its own"
+    if any(v.type.dtype != match.root.result.type.dtype for v in (match["q"], match["k"], match["v"])):
+        return "operands of a product are of another type than its sums"
     for node, contracted in ((match.node("scores"), None), (match.root, rank - 2)):
         if _key_axis(node) is None or (contracted is not None and _key_axis(node) != contracted):
             return f"%{node.result.name} isn't a product over the last axis, batched over all but two"

@@ -10,7 +10,7 @@ import pytest
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import symbol
-from graphc.ir.types import f32
+from graphc.ir.types import bf16, f32
 from graphc_optimize.fold_batch_norm import FoldBatchNorm
 
 N = symbol("n")
@@ -187,6 +187,13 @@ def test_residual_in_between_is_refused(run_passes) -> None:
     x = b.input("x", f32, (N, 4, 5, 5))
     y = b.op("add", _conv(b, x, _weight(b, 4, 4, 3, 3)), x)
     _refused(run_passes, b.returns(_norm(b, y)), "differs within a channel")
+
+
+def test_weight_narrower_than_the_sums_is_refused(run_passes) -> None:
+    b = Builder(Graph())
+    x, w = b.input("x", bf16, (N, 4, 5, 5)), b.cast(_weight(b, 8, 4, 3, 3), bf16)
+    y = b.op("conv", x, w, strides=(1, 1), padding=(0,) * 4, dilation=(1, 1), wide=True)
+    _refused(run_passes, b.returns(_norm(b, y)), "another type")
 
 
 def test_other_axis_is_refused(run_passes) -> None:

@@ -14,7 +14,7 @@ import pytest
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import symbol
-from graphc.ir.types import bool_, f32
+from graphc.ir.types import bf16, bool_, f32
 from graphc_optimize.canonicalize import Canonicalize
 from graphc_optimize.dce import DeadCode
 from graphc_optimize.decompose import Decompose
@@ -203,6 +203,7 @@ REFUSED: dict[str, tuple[Callable[[Builder, Value], tuple[Value, ...]], str, str
     "weights of attention that are an output": (
         lambda b, x: _attention_with_weights(b, x), "attention", "is used elsewhere",
     ),
+    "scores of operands narrower than they are": (lambda b, x: _narrow_scores(b, x), "attention", "of another type"),
     "softmax along the queries": (
         lambda b, x: (b.op("matmul", b.op("softmax", b.op("matmul", x, b.transpose(x, (0, 2, 1))), axis=1), x),),
         "attention", "isn't along the keys",
@@ -218,6 +219,12 @@ def _two_axis_softmax(b: Builder, x: Value) -> tuple[Value, ...]:
 def _attention_with_weights(b: Builder, x: Value) -> tuple[Value, ...]:
     weights = b.op("softmax", b.op("matmul", x, b.transpose(x, (0, 2, 1))), axis=2)
     return b.op("matmul", weights, x), weights
+
+
+def _narrow_scores(b: Builder, x: Value) -> tuple[Value, ...]:
+    q, batch = b.cast(x, bf16), {"lhs_batch": (0,), "rhs_batch": (0,)}
+    scores = b.op("dot", q, q, lhs_contract=(2,), rhs_contract=(2,), wide=True, **batch)
+    return (b.op("dot", b.op("softmax", scores, axis=2), x, lhs_contract=(2,), rhs_contract=(1,), **batch),)
 
 
 @pytest.mark.parametrize("name", REFUSED)
