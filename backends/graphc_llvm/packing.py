@@ -49,7 +49,8 @@ class Pack:
         packed = transposed = 0
         for node in graph.nodes:
             if node.op.name == "dot" and (node.operands[1] in constant or self.gains_pairs(node)):
-                packed += self.pack_dot(graph, node, context)
+                exchanges = node.operands[1] not in constant and _read_transposed(node)
+                packed += self.pack_dot(graph, exchanged(graph, node, context) if exchanges else node, context)
             elif node.op.name == "dot":
                 transposed += transpose_columns(graph, node, context)
             elif node.op.name == "scan":
@@ -240,6 +241,40 @@ def _with_dense_terms(b: Builder, node: Node, attributes: dict[str, Any]) -> tup
     order = (*batch, *free_axes(x.type.rank, batch, contract), *contract)
     axes = {"lhs_batch": tuple(range(len(batch))), "lhs_contract": tuple(range(len(order) - len(contract), len(order)))}
     return b.op("materialize", b.transpose(x, order)), {**attributes, **axes}
+
+
+def _read_transposed(node: Node) -> bool:
+    """Whether all that read a product transpose it so that the free axis of its left operand comes last."""
+    x, w = node.operands
+    shared = len(node["lhs_batch"])
+    if x.type.rank != shared + len(node["lhs_contract"]) + 1:
+        return False
+    if not x.type.is_static or not _reuses(product(w.type.shape[i] for i in _rhs_axes(node)[2])):
+        return False
+    users = [u.user for u in node.result.uses]
+    return bool(users) and all(
+        isinstance(user, Node) and user.op.name == "transpose" and user["permutation"][-1] == shared for user in users
+    )
+
+
+def exchanged(graph: Graph, node: Node, context: PassContext) -> Node:
+    """The product with its operands exchanged, seen through a transpose: its columns are what was its rows.
+
+    Panels are cut along the columns, along which what follows must be dense for the tiled kernel to take it in.
+    """
+    x, w = node.operands
+    batch, contract = node["lhs_batch"], node["lhs_contract"]
+    attributes = {
+        "lhs_batch": node["rhs_batch"], "rhs_batch": batch, "lhs_contract": node["rhs_contract"], "rhs_contract": contract,
+    }  # fmt: skip
+    b = Builder(graph, before=node, origin=node.origin)
+    made = b.op("dot", w, x, **{**node.attributes, **attributes})
+    shared, columns = len(batch), len(_rhs_axes(node)[2])
+    rest = range(shared + columns, made.type.rank)
+    context.replace(graph, node.result, b.transpose(made, (*range(shared), *rest, *range(shared, shared + columns))))
+    graph.erase(node)
+    assert made.producer is not None
+    return made.producer
 
 
 def transpose_columns(graph: Graph, node: Node, context: PassContext) -> bool:

@@ -1,5 +1,7 @@
 """Packing of weights: the graph means what it meant, pack is computed once, unpack is only an index map."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import symbol
-from graphc.ir.types import DType, f32, f64, i32
+from graphc.ir.types import DType, bf16, f32, f64, i32
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import PassContext, PassManager
 from graphc.testing.conformance import difference
@@ -17,15 +19,17 @@ from graphc_llvm.packing import Pack, Panels
 from graphc_llvm.target import NAMED_TARGETS
 
 PACK = Pack(NAMED_TARGETS["x86-64-v4"])
+V4 = NAMED_TARGETS["x86-64-v4"]
+PAIRS = Pack(replace(V4, features=V4.features | {"avx512bf16"}))
 
 
 def random(*shape: int, dtype: DType = f32) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype.numpy)
 
 
-def packed(graph: Graph) -> tuple[Graph, dict[str, int | str]]:
+def packed(graph: Graph, pack: Pack = PACK) -> tuple[Graph, dict[str, int | str]]:
     copy, _ = graph.clone()
-    (record,) = PassManager([PACK], verify="full").run(copy, PassContext())
+    (record,) = PassManager([pack], verify="full").run(copy, PassContext())
     dims = dict.fromkeys(graph.symbols(), 3)
     inputs = random_inputs(graph, dims)
     for seen, want in zip(interpret(copy, inputs), interpret(graph, inputs), strict=True):
@@ -114,6 +118,20 @@ def test_a_runtime_operand_whose_columns_are_not_dense_is_transposed() -> None:
     graph, stats = packed(b.returns(b.op("dot", x, y, lhs_contract=(1,), rhs_contract=(1,))))
     assert (stats["packed"], stats["transposed"]) == (0, 1)
     assert [n.op.name for n in graph.nodes] == ["transpose", "materialize", "dot"]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_that_is_read_transposed_changes_sides(transposed: bool) -> None:
+    """As the gradient of a dense layer's weight: panels are cut along what its readers have last."""
+    b = Builder()
+    x, g = b.input("x", bf16, (4, 16, 64)), b.input("g", bf16, (4, 16, 80))
+    dot = b.op("dot", x, g, lhs_contract=(0, 1), rhs_contract=(0, 1), wide=True)
+    read = b.op("neg", b.transpose(dot, (1, 0)))
+    graph = b.returns(read) if transposed else b.returns(read, b.op("exp", dot))
+    after, stats = packed(graph, PAIRS)
+    assert stats["packed"] == 1
+    (product,) = [n for n in after.nodes if n.op.name == "dot"]
+    assert product.result.type.shape == ((80, 64) if transposed else (64, 80))
 
 
 def test_what_a_loop_multiplies_by_is_packed_once_outside() -> None:
