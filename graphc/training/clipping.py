@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
+from graphc.ir.types import f32
 from graphc.ops.arithmetic import add, div, mul
 
 
@@ -16,11 +17,11 @@ def clip_by_value(b: Builder, gradients: Sequence[Value], limit: float) -> list[
 
 def clip_by_norm(b: Builder, gradients: Sequence[Value], limit: float) -> list[Value]:
     """All gradients times min(1, limit / (norm + 1e-6)), norm that of all their elements. torch: clip_grad_norm_."""
-    dtype = gradients[0].type.dtype
+    dtype = max((f32, *(g.type.dtype for g in gradients)), key=lambda d: d.bytes)  # f16 holds no square above 255
     total = b.scalar(0.0, dtype)
     for g in gradients:
-        square = b.op("reduce_sum", mul(b, g, g), axes=tuple(range(g.type.rank)))
-        total = add(b, total, b.cast(square, dtype))
+        wide = b.cast(g, dtype)
+        total = add(b, total, b.op("reduce_sum", mul(b, wide, wide), axes=tuple(range(g.type.rank))))
     limit_value = b.scalar(limit, dtype)
     factor = b.op("min", div(b, limit_value, add(b, b.op("sqrt", total), 1e-6)), b.scalar(1.0, dtype))
     return [mul(b, g, b.broadcast(b.cast(factor, g.type.dtype), g.type.shape, ())) for g in gradients]

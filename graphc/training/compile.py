@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.backend import Backend, CompileOptions, Numerics, Precision, Verify
 from graphc.driver import compile_graph, import_training
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, ShapeError
 from graphc.ir.symbolic import Dim, Expr
 from graphc.ir.types import TensorType, dtype_of
 from graphc.ir.verifier import verify as verify_graph
@@ -73,6 +73,8 @@ def compile_training(
     can't be trained, ShapeError where loss and model don't fit.
     """
     chosen = _loss(loss)
+    if isinstance(frozen, str):  # whose letters would be patterns
+        raise GraphcError("frozen is a list of patterns", seen=repr(frozen))
     if loss_scale is None and precision == "f16":
         loss_scale = "dynamic"
     recipe = Recipe(
@@ -86,7 +88,8 @@ def compile_training(
     axes = dict(dynamic or {})
     of_targets = [axes.pop(f"target{i}", {}) for i in range(count)]
     trainable = import_training(model, example_inputs=inputs, dynamic=axes or None)
-    types = [_target_type(t, own, inputs, trainable) for t, own in zip(targets, of_targets, strict=True)]
+    arrays = [_target(f"target{i}", t) for i, t in enumerate(targets)]
+    types = [_target_type(t, own, inputs, trainable) for t, own in zip(arrays, of_targets, strict=True)]
     options = CompileOptions(
         backend if isinstance(backend, str) else backend.name, precision, numerics, target, threads, verify, cache,
         memory_budget=memory_budget,
@@ -110,10 +113,18 @@ def _loss(loss: str | Loss | None) -> Loss | None:
     return make()
 
 
+def _target(name: str, example: Any) -> np.ndarray:
+    if isinstance(example, np.ndarray):
+        return example
+    try:
+        return np.from_dlpack(example)
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        raise ShapeError(f"example of {name} is no array that can be read", seen=error) from error
+
+
 def _target_type(
-    example: Any, dynamic: Mapping[int, Any], inputs: Sequence[Any], trainable: Trainable
+    array: np.ndarray, dynamic: Mapping[int, Any], inputs: Sequence[Any], trainable: Trainable
 ) -> TensorType:
-    array = example if isinstance(example, np.ndarray) else np.from_dlpack(example)
     shape: list[Dim] = list(array.shape)
     first = trainable.data_inputs[0].type.shape[:1] if trainable.data else ()
     if first and isinstance(first[0], Expr) and shape and not dynamic and shape[0] == len(inputs[0]):

@@ -26,6 +26,10 @@ class Group:
     parameters: tuple[str, ...]
     optimizer: Optimizer
 
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, str):  # whose letters would be patterns
+            raise GraphcError("a group takes a tuple of patterns", seen=repr(self.parameters))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,6 +48,14 @@ class Recipe:
     loss_scale: float | Literal["dynamic"] | None = None
 
     def __post_init__(self) -> None:
+        for group in self.groups:
+            if not isinstance(group, Group):
+                raise GraphcError("no such group", seen=repr(group), expected='graphc.Group(("*.bias",), optimizer)')
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):
+                raise GraphcError("no such optimizer", seen=repr(optimizer), expected="a value, as graphc.Adam(1e-3)")
+        if isinstance(self.loss, type) or not (self.loss is None or callable(self.loss)):
+            raise GraphcError("no such loss", seen=repr(self.loss), expected="a name, a value as MSE(), or None")
         for name in ("clip_norm", "clip_value"):
             limit = getattr(self, name)
             if limit is not None and not limit > 0:

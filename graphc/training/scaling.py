@@ -12,6 +12,9 @@ from graphc.ops.arithmetic import add, mul
 GROWTH_INTERVAL = 2000
 """Finite updates in a row after which the scale doubles. Source: Micikevicius et al., "Mixed precision training", 2018."""
 
+LARGEST = 2.0**127
+"""What the scale doubles to at most: an infinite one would never fall again."""
+
 
 def all_finite(b: Builder, values: Sequence[Value]) -> Value:
     """bool[]: whether no element is infinite or NaN."""
@@ -28,7 +31,7 @@ def next_scale(b: Builder, scale: Value, count: Value, finite: Value) -> tuple[V
     """The next scale and count: halved at an overflow, doubled after `GROWTH_INTERVAL` finite updates in a row."""
     counted = add(b, count, b.full_like(1, count))
     grows = b.op("ge", counted, b.full_like(GROWTH_INTERVAL, counted))
-    larger = b.op("select", grows, mul(b, scale, 2.0), scale)
+    larger = b.op("select", grows, b.op("min", mul(b, scale, 2.0), b.full_like(LARGEST, scale)), scale)
     none = b.full_like(0, count)
     kept = b.op("select", grows, none, counted)
     return b.op("select", finite, larger, mul(b, scale, 0.5)), b.op("select", finite, kept, none)

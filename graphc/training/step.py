@@ -71,7 +71,12 @@ class TrainingStep:
     def _inputs(self, batch: Sequence[Any], updates: bool) -> list[np.ndarray]:
         """The batch and, for an update, the learning rates."""
         arrays, _ = as_arrays(batch, self._expected)
+        # A parameter may be data too, as a target: what is written over is no place to read it from.
+        arrays = [x.copy() if self._is_kept(x) else x for x in arrays]
         return arrays + [np.array(rate) for rate in self.rates] if updates else arrays
+
+    def _is_kept(self, x: np.ndarray) -> bool:
+        return not x.flags.owndata and any(np.may_share_memory(x, value) for value in self._values)
 
     # What is kept
 

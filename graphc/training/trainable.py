@@ -73,8 +73,11 @@ def trainable_graph(graph: Graph) -> Trainable:
         trained, _ = graph.clone()
         for node in trained.nodes:
             if node.op.name == "constant" and node.result.name in values:
+                name = node.result.name
+                trained.rename(node.result, f"{name}.initial")
                 b = Builder(trained, before=node, origin=node.origin)
-                trained.replace_uses(node.result, b.constant(values[node.result.name], name=node.result.name))
+                trained.replace_uses(node.result, b.constant(values[name], name=name))
+                trained.erase(node)
         return trained
 
     def write_back(_: Arrays) -> None:

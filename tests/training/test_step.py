@@ -7,7 +7,10 @@ import torch.nn.functional as F
 
 import graphc
 from graphc.errors import ArtifactError, GraphcError, ShapeError
-from graphc.ir.types import f32
+from graphc.interpreter import interpret
+from graphc.ir.types import bool_, f16, f32, i64
+from graphc.training.losses import MSE
+from graphc.training.scaling import GROWTH_INTERVAL, LARGEST, next_scale
 
 CLASSES, FEATURES, BATCH = 4, 6, 8
 
@@ -250,6 +253,11 @@ def test_the_batch_may_be_dynamic():
         ({"frozen": ["*"]}, "nothing to train"),
         ({"loss": None}, "rank 0"),
         ({"loss_scale": "much"}, "loss scale"),
+        ({"loss": MSE}, "no such loss"),
+        ({"optimizer": "adam"}, "no such optimizer"),
+        ({"optimizer": graphc.Adam}, "no such optimizer"),
+        ({"groups": [("*.bias", graphc.SGD(0.1))]}, "no such group"),
+        ({"frozen": "*.bias"}, "list of patterns"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
@@ -269,3 +277,68 @@ def test_batches_that_dont_fit_are_refused():
         step(x, y + 100)
     for label, value in before.items():
         np.testing.assert_array_equal(step.snapshot()[label], value, err_msg=label)
+
+
+def test_the_patterns_of_a_group_are_no_string():
+    with pytest.raises(GraphcError, match="tuple of patterns"):
+        graphc.Group("*.bias", graphc.SGD(0.1))
+
+
+@pytest.mark.parametrize("target", [[1, 2], torch.zeros(BATCH, requires_grad=True)])
+def test_a_target_that_is_no_array_is_refused(target):
+    with pytest.raises(ShapeError, match="target0"):
+        graphc.compile_training(
+            network(), loss="mse", optimizer=graphc.SGD(0.1), example_inputs=(batches(1)[0][0], target)
+        )
+
+
+def test_parameters_may_be_data():
+    size = 64
+    b = graphc.Builder()
+    x = b.input("x", f32, (size, size))
+    start = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    graph = b.returns(b.op("matmul", x, b.constant(start, "w")))
+    views, copies = (
+        graphc.compile_training(
+            graph, loss="mse", optimizer=graphc.SGD(5.0), example_inputs=(start, start), threads=1, cache=False
+        )
+        for _ in range(2)
+    )
+    views(views.parameters["w"], start)
+    copies(copies.parameters["w"].copy(), start)
+    views(start, views.parameters["w"])
+    copies(start, copies.parameters["w"].copy())
+    np.testing.assert_array_equal(views.parameters["w"], copies.parameters["w"])
+
+
+def test_a_trained_graph_trains_on_under_the_same_names():
+    step = compiled()
+    step(*batches(1)[0])
+    graph = step.trained_graph()
+    again = graphc.compile_training(
+        graph, loss="cross_entropy", optimizer=graphc.Adam(1e-2), example_inputs=batches(1)[0], backend="reference"
+    )
+    assert list(again.parameters) == list(step.parameters)
+    for name, value in step.parameters.items():
+        np.testing.assert_array_equal(again.parameters[name], value, err_msg=name)
+
+
+def test_norms_of_narrow_gradients_are_summed_wide():
+    b = graphc.Builder()
+    x = b.input("x", f16, (2,))
+    w = b.constant(np.ones(2, np.float16), "w")
+    graph = b.returns(b.op("reduce_sum", b.op("mul", x, w), axes=(0,)))
+    x = np.array([3000, 4000], np.float16)  # whose squares f16 doesn't hold
+    step = graphc.compile_training(
+        graph, loss=None, optimizer=graphc.SGD(0.5), example_inputs=(x,), clip_norm=1.0, backend="reference"
+    )
+    step(x)
+    np.testing.assert_allclose(step.parameters["w"], [1 - 0.3, 1 - 0.4], rtol=2e-3)
+
+
+def test_a_scale_grows_to_no_infinity():
+    b = graphc.Builder()
+    scale, count = b.input("scale", f32, ()), b.input("count", i64, ())
+    graph = b.returns(*next_scale(b, scale, count, b.scalar(True, bool_)))
+    inputs = np.array(LARGEST, np.float32), np.array(GROWTH_INTERVAL - 1)
+    assert [x.item() for x in interpret(graph, inputs)] == [LARGEST, 0]
