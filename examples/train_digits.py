@@ -2,16 +2,16 @@
 
     python examples/train_digits.py
 
-It needs torch and scikit-learn, and writes digits.csv (the curves) and digits.safetensors (a checkpoint) where it is run.
+It needs scikit-learn for the images, and writes digits.csv (the curves) and digits.safetensors (a checkpoint) where it is run.
 """
 
 import time
 
 import numpy as np
-import torch
 from sklearn.datasets import load_digits
 
 import graphc
+import graphc_nn as nn
 from graphc.training.callbacks import Checkpoint, CSVLog, EarlyStopping
 from graphc.training.schedules import OneCycle
 
@@ -23,13 +23,12 @@ images = (digits.images[order, None] / 16).astype(np.float32)  # (1797, 1, 8, 8)
 labels = digits.target[order]
 train, held_out = slice(0, 1440), slice(1440, None)
 
-torch.manual_seed(0)
-net = torch.nn.Sequential(
-    torch.nn.Conv2d(1, 32, 3, padding=1), torch.nn.BatchNorm2d(32), torch.nn.ReLU(),
-    torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.BatchNorm2d(32), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-    torch.nn.Conv2d(32, 64, 3, padding=1), torch.nn.BatchNorm2d(64), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-    torch.nn.Flatten(), torch.nn.Dropout(0.3), torch.nn.Linear(256, 10),
-)  # fmt: skip
+net = nn.Sequential(
+    nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm(32), nn.relu,
+    nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm(32), nn.relu, nn.MaxPool2d(2),
+    nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm(64), nn.relu, nn.MaxPool2d(2),
+    nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10),
+).initialize(seed=0)  # fmt: skip
 
 start = time.perf_counter()
 trainer = graphc.Trainer(

@@ -13,6 +13,7 @@ TOLD = {
     "dynamic_batch": "batch 65 is refused",
     "train_characters": "the losses are at most",
     "train_digits": "held-out digits are right",
+    "train_python_model": "compiled for inference",
     "write_a_backend": "erf: it has no translation (in head)",
     "write_a_pass": "pass div-sqrt breaks its claim (exact)",
     "write_an_operator": "gradients agree with finite differences",

@@ -84,6 +84,19 @@ def hard_swish(x: Tensor) -> Tensor:
     return x * hard_sigmoid(x)
 
 
+def hard_tanh(x: Tensor) -> Tensor:
+    """min(max(x, -1), 1)."""
+    return x.op("max", x.full(-1)).op("min", x.full(1))
+
+
+def glu(x: Tensor, axis: int = -1) -> Tensor:
+    """a * sigmoid(b), where a and b are the halves of x along an axis. Source: Dauphin et al., 2016."""
+    size = x.shape[axis]
+    if not isinstance(size, int) or size % 2:
+        raise ShapeError("glu cuts an axis in halves", seen=x.value.type, expected="an even size")
+    return x.part(axis, 0, size // 2) * sigmoid(x.part(axis, size // 2, size))
+
+
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     return x.op("softmax", axis=axis % x.rank)
 

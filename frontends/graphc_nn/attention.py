@@ -13,13 +13,14 @@ from graphc_nn.initializers import xavier
 from graphc_nn.linear import Dropout, Linear
 from graphc_nn.module import Module
 from graphc_nn.normalization import LayerNorm
-from graphc_nn.tensor import Tensor, concat
+from graphc_nn.tensor import Tensor, concat, spread
 
 
 class MultiHeadAttention(Module):
     """Attention of `heads` heads: queries (N, s, size), keys and values (N, t, size) to (N, s, size).
 
-    `causal` hides later keys; `rotary` turns queries and keys by their positions. Source: Vaswani et al., 2017.
+    `causal` hides later keys; `rotary` turns queries and keys by their positions. A mask, which broadcasts to
+    (N, heads, s, t), says which keys are seen (bool), or is added to the scores. Source: Vaswani et al., 2017.
     """
 
     def __init__(self, size: int, heads: int, *, causal: bool = False, rotary: bool = False) -> None:
@@ -29,16 +30,20 @@ class MultiHeadAttention(Module):
         self.query, self.key = Linear(size, size, weight=xavier()), Linear(size, size, weight=xavier())
         self.value, self.out = Linear(size, size, weight=xavier()), Linear(size, size, weight=xavier())
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if x.rank != 3:
             raise ShapeError("attention takes (N, length, size)", seen=x.value.type)
         memory = x if memory is None else memory
+        if memory.rank != 3:
+            raise ShapeError("attention takes a memory (N, length, size)", seen=memory.value.type)
         q, k, v = self._split(self.query(x)), self._split(self.key(memory)), self._split(self.value(memory))
         if self.rotary:
             q, k = rotary(q), rotary(k)
         depth = q.shape[3]
         assert isinstance(depth, int)
-        made = q.op("attention", k, v, scale=1 / math.sqrt(depth), causal=self.causal).transpose(0, 2, 1, 3)
+        scores = (*q.shape[:3], k.shape[2])
+        masks = () if mask is None else (spread(mask, scores),)
+        made = q.op("attention", k, v, *masks, scale=1 / math.sqrt(depth), causal=self.causal).transpose(0, 2, 1, 3)
         joined: Tensor = self.out(made.reshape(*x.shape))
         return joined
 
@@ -69,8 +74,8 @@ class TransformerEncoderLayer(Module):
         self.feed_forward = FeedForward(size, inner or 4 * size)
         self.norm1, self.norm2, self.dropout = LayerNorm(size), LayerNorm(size), Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        x = x + self.dropout(self.attention(self.norm1(x), mask=mask))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
@@ -83,9 +88,10 @@ class TransformerDecoderLayer(Module):
         self.norm1, self.norm2, self.norm3 = LayerNorm(size), LayerNorm(size), LayerNorm(size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The mask is of the memory's keys."""
         x = x + self.dropout(self.attention(self.norm1(x)))
-        x = x + self.dropout(self.cross(self.norm2(x), memory))
+        x = x + self.dropout(self.cross(self.norm2(x), memory, mask))
         return x + self.dropout(self.feed_forward(self.norm3(x)))
 
 
@@ -100,7 +106,9 @@ class SinusoidalPositions(Module):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if x.rank != 3 or x.shape[2] != self.table.shape[1]:
-            raise ShapeError("positions are added to (N, length, size)", seen=x.value.type, expected=self.table.shape[1])
+            raise ShapeError(
+                "positions are added to (N, length, size)", seen=x.value.type, expected=self.table.shape[1]
+            )
         length = x.shape[1]
         if isinstance(length, int) and length > len(self.table):
             raise ShapeError("the sequence is longer than the positions", seen=length, expected=len(self.table))
@@ -109,6 +117,8 @@ class SinusoidalPositions(Module):
 
 def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
     """(N, heads, length, depth) with each pair of halves turned by the position. Source: Su et al., 2021."""
+    if x.rank != 4:
+        raise ShapeError("rotary positions are of (N, heads, length, depth)", seen=x.value.type)
     depth, length = x.shape[3], x.shape[2]
     if not isinstance(depth, int) or depth % 2:
         raise ShapeError("rotary positions need an even depth", seen=depth)

@@ -49,7 +49,8 @@ class _Convolution(Module):
             reach = [d * (k - 1) for k, d in zip(window, self.dilation, strict=True)]
             self.padding = tuple(p for r in reach for p in (r // 2, r - r // 2))
         else:
-            assert not isinstance(padding, str)
+            if isinstance(padding, str):
+                raise GraphcError("there is no such padding", seen=padding, expected='numbers or "same"')
             self.padding = tuple(p for q in sizes(padding, self.axes, "padding") for p in (q, q))
         self.groups = groups
         self.weight = Parameter(self.kernel(inputs, outputs, window), weight)
@@ -148,4 +149,3 @@ def depthwise(channels: int, window: Sizes, stride: Sizes = 1, padding: Sizes = 
 def separable(inputs: int, outputs: int, window: Sizes, stride: Sizes = 1, padding: Sizes = 0) -> Sequential:
     """Depthwise, then over channels alone. Source: Chollet, 2016."""
     return Sequential(depthwise(inputs, window, stride, padding, bias=False), Conv2d(inputs, outputs, 1))
-

@@ -39,7 +39,7 @@ class NnFrontend:
             for name, h in held.items():
                 if isinstance(h, kind):
                     trace.held[id(h)] = trace.graph.add_input(name, TensorType(h.dtype, h.shape))
-        outputs = _run(checked, trace, [Tensor(trace, v) for v in data])
+        outputs = _run(checked, trace, {v.name: Tensor(trace, v) for v in data})
         states = [h for h in held.values() if isinstance(h, State)]
         trace.graph.set_outputs([*(t.value for t in outputs), *(trace.value(s) for s in states)])
         return Trainable(
@@ -63,7 +63,7 @@ def _trace(model: Module, *, training: bool) -> Trace:
 
 def _inference(model: Module, types: Mapping[str, TensorType], values: Arrays) -> Graph:
     trace = _trace(model, training=False)
-    data = [Tensor(trace, trace.graph.add_input(n, t)) for n, t in types.items()]
+    data = {n: Tensor(trace, trace.graph.add_input(n, t)) for n, t in types.items()}
     for name, held in model.held():
         trace.builder.origin = (name,)
         trace.held[id(held)] = trace.builder.constant(np.ascontiguousarray(values[name]), name=name)
@@ -75,8 +75,8 @@ def _inference(model: Module, types: Mapping[str, TensorType], values: Arrays) -
     return trace.graph
 
 
-def _run(model: Module, trace: Trace, data: list[Tensor]) -> list[Tensor]:
-    made = model(*data)
+def _run(model: Module, trace: Trace, data: Mapping[str, Tensor]) -> list[Tensor]:
+    made = model(**data)
     outputs = list(made) if isinstance(made, (list, tuple)) else [made]
     if not outputs or not all(isinstance(t, Tensor) for t in outputs):
         raise ModelError("forward must return tensors", layer=type(model).__name__, seen=type(made).__name__)
@@ -85,14 +85,20 @@ def _run(model: Module, trace: Trace, data: list[Tensor]) -> list[Tensor]:
 
 def _types(model: Module, examples: Any, dynamic: Dynamic) -> dict[str, TensorType]:
     """The inputs' types by the names of forward's parameters."""
-    names = [p.name for p in inspect.signature(model.forward).parameters.values()]
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if examples is None:
         raise ModelError("a model written in Python needs example inputs", hint="pass example_inputs=(x, ...)")
     given = dict(examples) if isinstance(examples, Mapping) else dict(_named(names, examples))
     unknown = sorted(set(given) - set(names)) + sorted(set(dynamic or {}) - set(given))
     if unknown:
         raise ModelError("forward has no such input", seen=", ".join(unknown), expected=", ".join(names))
-    return {n: _type(n, x, (dynamic or {}).get(n, {})) for n, x in given.items()}
+    missing = [p.name for p in parameters if p.name in names and p.default is p.empty and p.name not in given]
+    if missing or not given:
+        raise ModelError(
+            "example inputs lack some of forward's", seen=", ".join(given), expected=", ".join(missing or names)
+        )
+    return {n: _type(n, given[n], (dynamic or {}).get(n, {})) for n in names if n in given}
 
 
 def _named(names: list[str], examples: Sequence[Any]) -> list[tuple[str, Any]]:
@@ -102,11 +108,15 @@ def _named(names: list[str], examples: Sequence[Any]) -> list[tuple[str, Any]]:
 
 
 def _type(name: str, example: Any, axes: Mapping[int, Any]) -> TensorType:
+    if not hasattr(example, "__dlpack__"):
+        raise ModelError("an example input is no array", layer=f"input {name!r}", seen=type(example).__name__)
     array = example if isinstance(example, np.ndarray) else np.from_dlpack(example)
     shape: list[Dim] = list(array.shape)
     for axis, dim in axes.items():
         if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
-            raise GraphcError("dynamic= names no axis", layer=f"input {name!r}", seen=axis, expected=f"rank {len(shape)}")
+            raise GraphcError(
+                "dynamic= names no axis", layer=f"input {name!r}", seen=axis, expected=f"rank {len(shape)}"
+            )
         if not isinstance(dim, (int, Expr)):
             raise GraphcError("dynamic= gives no dim", layer=f"input {name!r}", seen=dim, expected="a graphc.Dim")
         shape[axis] = dim

@@ -17,7 +17,13 @@ class Linear(Module):
     """x W^T + b over the last axis: (..., inputs) to (..., outputs); weight (outputs, inputs)."""
 
     def __init__(
-        self, inputs: int, outputs: int, bias: bool = True, *, weight: Initializer = TORCH_LIKE, first_bias: Initializer = Zeros
+        self,
+        inputs: int,
+        outputs: int,
+        bias: bool = True,
+        *,
+        weight: Initializer = TORCH_LIKE,
+        first_bias: Initializer = Zeros,
     ) -> None:
         self.weight = Parameter((outputs, inputs), weight)
         self.bias = Parameter((outputs,), first_bias) if bias else None
@@ -39,7 +45,9 @@ class Bilinear(Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         if x.rank != 2 or y.rank != 2 or (x.shape[1], y.shape[1]) != self.weight.shape[1:]:
-            raise ShapeError("Bilinear takes two matrices", seen=f"{x.value.type}, {y.value.type}", expected=self.weight.shape)
+            raise ShapeError(
+                "Bilinear takes two matrices", seen=f"{x.value.type}, {y.value.type}", expected=self.weight.shape
+            )
         half = x.op("dot", x.of(self.weight), lhs_contract=(1,), rhs_contract=(1,))  # N, outputs, right
         z = half.op("dot", y, lhs_batch=(0,), rhs_batch=(0,), lhs_contract=(2,), rhs_contract=(1,))
         return z if self.bias is None else z + x.of(self.bias).along(-1, z.shape)

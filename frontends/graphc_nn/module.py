@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +22,11 @@ class Held:
             raise GraphcError("a parameter needs sizes of 1 or more", seen=shape)
         self.shape, self.initializer, self.dtype = tuple(shape), initializer, dtype
         self.array: np.ndarray | None = None
+
+    def first(self, name: str, seed: int) -> np.ndarray:
+        """The value that it begins with under that name."""
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return self.initializer(self.shape, rng).astype(self.dtype.numpy)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__.lower()} {self.dtype}{list(self.shape)}>"
@@ -50,22 +55,23 @@ class Module:
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module makes of tensors: a tensor, or a tuple of them."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise GraphcError("the module has no forward", seen=type(self).__name__)
 
-    def __call__(self, *inputs: Tensor) -> Any:
-        if not inputs or not isinstance(inputs[0], Tensor):
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """What `forward` makes of its arguments, one of which at least is a tensor."""
+        tensor = next((x for x in (*inputs, *named.values()) if isinstance(x, Tensor)), None)
+        if tensor is None:
             raise GraphcError(
                 "a module is called with tensors, in forward", layer=type(self).__name__,
                 hint="graphc.compile(model, example_inputs=(x,)) makes what runs on arrays",
             )  # fmt: skip
-        with inputs[0].trace.inside(self):
-            return self.forward(*inputs)
+        with tensor.trace.inside(self):
+            return self.forward(*inputs, **named)
 
-    def initialize(self, seed: int = 0) -> Module:
-        """Gives every parameter its first value, a function of the seed and of its name; itself."""
+    def initialize(self, seed: int = 0) -> Self:
+        """Gives every parameter and state its first value, a function of the seed and of its name; itself."""
         for name, held in self.held():
-            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            held.array = held.initializer(held.shape, rng).astype(held.dtype.numpy)
+            held.array = held.first(name, seed)
         return self
 
     def held(self) -> Iterator[tuple[str, Held]]:
@@ -98,7 +104,7 @@ class Module:
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """The parameters' arrays by name; initialized with seed 0 if they weren't."""
+        """The parameters' arrays by name; those that have no value yet get that of seed 0."""
         return self._arrays(Parameter)
 
     @property
@@ -107,9 +113,13 @@ class Module:
         return self._arrays(State)
 
     def _arrays(self, kind: type[Held]) -> dict[str, np.ndarray]:
-        if any(h.array is None for _, h in self.held()):
-            self.initialize()
-        return {n: h.array for n, h in self.held() if isinstance(h, kind) and h.array is not None}
+        found = {}
+        for name, held in self.held():
+            if isinstance(held, kind):
+                if held.array is None:
+                    held.array = held.first(name, 0)
+                found[name] = held.array
+        return found
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Sets parameters and states by name. Raises GraphcError, and sets none, where one is unknown or doesn't fit."""
@@ -125,7 +135,12 @@ class Module:
 class Sequential(Module):
     """Modules (or functions of a tensor), one after another."""
 
-    def __init__(self, *steps: Any) -> None:
+    def __init__(self, *steps: Callable[[Tensor], Any]) -> None:
+        for step in steps:
+            if isinstance(step, type) or not callable(step):
+                raise GraphcError(
+                    "Sequential takes modules and functions", seen=step, hint="MaxPool2d(2), not MaxPool2d"
+                )
         self.steps = list(steps)
 
     def forward(self, x: Tensor) -> Any:  # type: ignore[override]

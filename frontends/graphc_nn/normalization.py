@@ -33,6 +33,8 @@ class BatchNorm(Module):
             return x.op("batch_norm", weight, bias, mean, variance, axis=1, epsilon=self.epsilon)
         y, now, spread = x.ops("batch_norm_training", weight, bias, axis=1, epsilon=self.epsilon)
         others = [d for i, d in enumerate(x.shape) if i != 1]
+        if all(d == 1 for d in others):
+            raise ShapeError("BatchNorm in training needs more than one value a channel", seen=x.value.type)
         size = Tensor(x.trace, count(x.trace.builder, others, x.dtype))
         unbiased = spread * (size / (size - 1))
         m = self.momentum
@@ -68,7 +70,9 @@ class RMSNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if x.shape[-1:] != self.weight.shape:
-            raise ShapeError("RMSNorm takes tensors that end in its size", seen=x.value.type, expected=self.weight.shape)
+            raise ShapeError(
+                "RMSNorm takes tensors that end in its size", seen=x.value.type, expected=self.weight.shape
+            )
         return x.op("rms_norm", x.of(self.weight), axis=x.rank - 1, epsilon=self.epsilon)
 
 
@@ -83,7 +87,9 @@ class GroupNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if x.rank < 3 or x.shape[1:2] != self.weight.shape:
-            raise ShapeError(f"{type(self).__name__} takes (N, C, *spatial)", seen=x.value.type, expected=self.weight.shape)
+            raise ShapeError(
+                f"{type(self).__name__} takes (N, C, *spatial)", seen=x.value.type, expected=self.weight.shape
+            )
         return x.op("group_norm", x.of(self.weight), x.of(self.bias), groups=self.groups, epsilon=self.epsilon)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from graphc.errors import GraphcError, ShapeError
 from graphc_nn.convolution import Sizes, sizes
 from graphc_nn.module import Module
-from graphc_nn.tensor import Tensor
+from graphc_nn.tensor import Tensor, concat
 
 
 class _Pool(Module):
@@ -88,6 +86,30 @@ class AveragePool3d(AveragePool2d):
     axes = 3
 
 
+class MinPool1d(MinPool2d):
+    """`MinPool2d` over one axis."""
+
+    axes = 1
+
+
+class MinPool3d(MinPool2d):
+    """`MinPool2d` over three axes."""
+
+    axes = 3
+
+
+class LpPool1d(LpPool2d):
+    """`LpPool2d` over one axis."""
+
+    axes = 1
+
+
+class LpPool3d(LpPool2d):
+    """`LpPool2d` over three axes."""
+
+    axes = 3
+
+
 class GlobalAveragePool(Module):
     """The mean over all spatial axes: (N, C, *spatial) to (N, C)."""
 
@@ -102,16 +124,67 @@ class GlobalMaxPool(Module):
         return x.reduce("max", *range(2, x.rank))
 
 
-class AdaptiveAveragePool2d(Module):
-    """Means of windows that cut each spatial axis in a given number of parts, which must divide its size."""
+class _Adaptive(Module):
+    """Windows that cut each spatial axis of n in `size` parts: part i is [floor(i n / size), ceil((i + 1) n / size))."""
+
+    axes = 2
 
     def __init__(self, size: Sizes) -> None:
-        self.size = sizes(size, 2, "size")
+        self.size = sizes(size, self.axes, "size")
+        if any(n < 1 for n in self.size):
+            raise GraphcError("the sizes of adaptive pooling are 1 or more", seen=self.size)
+
+    def over(self, x: Tensor, axis: int) -> Tensor:
+        """What a window over one axis gives, which goes."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        spatial = x.shape[2:]
-        if x.rank != 4 or any(not isinstance(d, int) or d % n for d, n in zip(spatial, self.size, strict=True)):
-            raise ShapeError("the sizes of adaptive pooling must divide the spatial dims", seen=x.value.type, expected=self.size)
-        window = tuple(int(d) // n for d, n in zip(spatial, self.size, strict=True))  # type: ignore[arg-type]
-        total = x.op("window_sum", axes=(2, 3), window=window, strides=window, padding=(0,) * 4, dilation=(1, 1))
-        return total / math.prod(window)
+        if x.rank != self.axes + 2 or not all(isinstance(d, int) for d in x.shape[2:]):
+            raise ShapeError(f"{type(self).__name__} takes (N, C, *spatial) of known spatial sizes", seen=x.value.type)
+        for axis, parts in enumerate(self.size, 2):
+            n = int(x.shape[axis])  # type: ignore[arg-type]
+            before, after = x.shape[:axis], x.shape[axis + 1 :]
+            if n % parts == 0:
+                x = self.over(x.reshape(*before, parts, n // parts, *after), axis + 1)
+            else:
+                windows = [x.part(axis, i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
+                x = concat([self.over(w, axis).reshape(*before, 1, *after) for w in windows], axis)
+        return x
+
+
+class AdaptiveAveragePool2d(_Adaptive):
+    """Means of as many windows as asked for, whatever the size of the image: (N, C, H, W) to (N, C, *size)."""
+
+    def over(self, x: Tensor, axis: int) -> Tensor:
+        return x.mean(axis)
+
+
+class AdaptiveMaxPool2d(_Adaptive):
+    """Greatest elements of as many windows as asked for: (N, C, H, W) to (N, C, *size)."""
+
+    def over(self, x: Tensor, axis: int) -> Tensor:
+        return x.reduce("max", axis)
+
+
+class AdaptiveAveragePool1d(AdaptiveAveragePool2d):
+    """`AdaptiveAveragePool2d` over one axis."""
+
+    axes = 1
+
+
+class AdaptiveAveragePool3d(AdaptiveAveragePool2d):
+    """`AdaptiveAveragePool2d` over three axes."""
+
+    axes = 3
+
+
+class AdaptiveMaxPool1d(AdaptiveMaxPool2d):
+    """`AdaptiveMaxPool2d` over one axis."""
+
+    axes = 1
+
+
+class AdaptiveMaxPool3d(AdaptiveMaxPool2d):
+    """`AdaptiveMaxPool2d` over three axes."""
+
+    axes = 3

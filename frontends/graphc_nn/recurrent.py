@@ -28,10 +28,6 @@ class _Direction(Module):
         given = (x.of(self.weight_input), x.of(self.weight_hidden), *biases, *([start] * self.states))
         return x.ops(self.operator, *given, reverse=backward, **attributes)[0]
 
-    def __call__(self, *inputs: Tensor, **options: object) -> Tensor:
-        with inputs[0].trace.inside(self):
-            return self.forward(*inputs, **options)  # type: ignore[arg-type]
-
 
 class _Recurrent(Module):
     operator: ClassVar[str]
@@ -57,10 +53,7 @@ class _Recurrent(Module):
         h = x.transpose(1, 0, 2)
         for first in range(0, len(self.layers), self.ways):
             h = self.dropout(h) if first else h
-            made = [
-                self.layers[first + way](h, backward=way == 1, **self.attributes)  # type: ignore[call-arg]
-                for way in range(self.ways)
-            ]
+            made = [self.layers[first + way](h, backward=way == 1, **self.attributes) for way in range(self.ways)]
             h = made[0] if self.ways == 1 else concat(made, 2)
         return h.transpose(1, 0, 2)
 

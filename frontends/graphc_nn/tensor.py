@@ -40,7 +40,8 @@ class Trace:
     def value(self, held: Parameter | State) -> Value:
         """What a parameter or state is in the graph."""
         if id(held) not in self.held:
-            raise GraphcError("a parameter isn't an attribute of a module of the model", seen=held)
+            hint = "make it in __init__, and keep it as an attribute; modules may stand in a list"
+            raise GraphcError("a parameter isn't an attribute of a module of the model", seen=held, hint=hint)
         return self.written.get(id(held), self.held[id(held)])
 
     def write(self, held: State, value: Value) -> None:
@@ -59,7 +60,7 @@ class Trace:
         """Nodes made meanwhile come from the module; errors name its path."""
         before = self.builder.origin
         path = self.names.get(id(module), type(module).__name__)
-        self.builder.origin = (path,) if path else before
+        self.builder.origin = (path,) if path else before or (type(module).__name__,)
         try:
             yield
         except GraphcError as e:
@@ -168,6 +169,33 @@ class Tensor:
         starts[axis], limits[axis], strides[axis] = start, stop, step  # type: ignore[call-overload]
         return self.op("slice", starts=tuple(starts), limits=tuple(limits), strides=tuple(strides))
 
+    def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> Tensor:
+        """NumPy's basic indexing of the first axes: h[:, -1], x[:, 2:8, ::2]. Raises ShapeError for more axes than there are."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > self.rank:
+            raise ShapeError("there are more indices than axes", seen=len(keys), expected=f"{self.rank} or fewer")
+        found, gone = self, []
+        for axis, k in enumerate(keys):
+            size = self.shape[axis]
+            if isinstance(k, int):
+                start = size + k if k < 0 else k
+                gone.append(axis)
+                found = found.part(axis, start, start + 1)
+            elif isinstance(k, slice):
+                if k.step is not None and k.step < 1:
+                    raise ShapeError(
+                        "slices go forwards", seen=k.step, hint='x.op("reverse", axes=(0,)) turns an axis around'
+                    )
+                start, stop = (size + i if isinstance(i, int) and i < 0 else i for i in (k.start or 0, k.stop))
+                if isinstance(size, int) and isinstance(stop, int):
+                    stop = min(stop, size)
+                found = found.part(axis, start, size if stop is None else stop, k.step or 1)
+            else:
+                raise ShapeError(
+                    "a tensor is indexed by integers and slices", seen=type(k).__name__, hint='x.op("gather", ...)'
+                )
+        return found.reshape(*(d for i, d in enumerate(found.shape) if i not in gone))
+
     def reduce(self, kind: str, *axes: int) -> Tensor:
         """The sum, "max", "min" or "prod" over axes, which go."""
         return self.op(f"reduce_{kind}", axes=tuple(sorted(a % self.rank for a in axes)))
@@ -192,13 +220,16 @@ def broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         if x != y and 1 not in (x, y):
             raise ShapeError("shapes don't broadcast", seen=f"{list(a.shape)} and {list(b.shape)}")
         shape.append(y if x == 1 else x)
-    return _spread(a, shape), _spread(b, shape)
+    return spread(a, shape), spread(b, shape)
 
 
-def _spread(t: Tensor, shape: Sequence[Dim]) -> Tensor:
+def spread(t: Tensor, shape: Sequence[Dim]) -> Tensor:
+    """The tensor broadcast to a shape; raises ShapeError where it doesn't fit."""
+    first = len(shape) - t.rank
+    if first < 0 or any(d not in (1, shape[first + i]) for i, d in enumerate(t.shape)):
+        raise ShapeError("shapes don't broadcast", seen=f"{list(t.shape)} to {list(shape)}")
     if t.shape == tuple(shape):
         return t
-    first = len(shape) - t.rank
     kept = [i for i in range(t.rank) if t.shape[i] == shape[first + i]]
     small = t.reshape(*(t.shape[i] for i in kept))
     builder = t.trace.builder

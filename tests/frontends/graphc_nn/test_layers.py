@@ -49,6 +49,14 @@ LAYERS = {
     "average pool 3d": (gn.AveragePool3d(2), nn.AvgPool3d(2), VOLUME),
     "lp pool": (gn.LpPool2d(2.0, 2), nn.LPPool2d(2.0, 2), np.abs(IMAGE) + 0.1),
     "adaptive average pool": (gn.AdaptiveAveragePool2d((3, 2)), nn.AdaptiveAvgPool2d((3, 2)), IMAGE),
+    "adaptive average pool of other sizes": (gn.AdaptiveAveragePool2d((4, 3)), nn.AdaptiveAvgPool2d((4, 3)), IMAGE),
+    "adaptive average pool 1d": (gn.AdaptiveAveragePool1d(3), nn.AdaptiveAvgPool1d(3), SIGNAL),
+    "adaptive average pool 3d": (gn.AdaptiveAveragePool3d(2), nn.AdaptiveAvgPool3d(2), VOLUME),
+    "adaptive max pool": (gn.AdaptiveMaxPool2d((4, 2)), nn.AdaptiveMaxPool2d((4, 2)), IMAGE),
+    "adaptive max pool 1d": (gn.AdaptiveMaxPool1d(4), nn.AdaptiveMaxPool1d(4), SIGNAL),
+    "adaptive max pool 3d": (gn.AdaptiveMaxPool3d((2, 3, 5)), nn.AdaptiveMaxPool3d((2, 3, 5)), VOLUME),
+    "lp pool 1d": (gn.LpPool1d(3.0, 2), nn.LPPool1d(3.0, 2), np.abs(SIGNAL) + 0.1),
+    "lp pool 3d": (gn.LpPool3d(2.0, 2), nn.LPPool3d(2.0, 2), np.abs(VOLUME) + 0.1),
     "global average pool": (gn.GlobalAveragePool(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE),
     "global max pool": (gn.GlobalMaxPool(), nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), IMAGE),
     "flatten": (gn.Flatten(), nn.Flatten(), IMAGE),
@@ -62,6 +70,7 @@ LAYERS = {
             ("selu", gn.selu, nn.SELU()), ("gelu", gn.gelu, nn.GELU()), ("silu", gn.silu, nn.SiLU()),
             ("mish", gn.mish, nn.Mish()), ("softplus", gn.softplus, nn.Softplus()), ("softsign", gn.softsign, nn.Softsign()),
             ("hard_sigmoid", gn.hard_sigmoid, nn.Hardsigmoid()), ("hard_swish", gn.hard_swish, nn.Hardswish()),
+            ("hard_tanh", gn.hard_tanh, nn.Hardtanh()), ("glu", gn.glu, nn.GLU()),
             ("softmax", gn.softmax, nn.Softmax(-1)), ("log_softmax", gn.log_softmax, nn.LogSoftmax(-1)),
         )
     },
@@ -170,6 +179,17 @@ def test_attention_follows_torch(causal):
     np.testing.assert_allclose(interpret(graph, [x])[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_mask_hides_keys():
+    x, other, seen = array(2, 5, 8), array(2, 5, 8), np.array([[[[True, True, True, False, False]]]] * 2)
+    other[:, :3] = x[:, :3]
+    layer = gn.TransformerEncoderLayer(8, 2).initialize(1)
+    graph = graphc.import_model(layer, example_inputs={"x": x, "mask": seen})
+    y, same = (interpret(graph, [a, seen])[0][:, :3] for a in (x, other))
+    np.testing.assert_allclose(y, same, rtol=1e-6)
+    shorter = interpret(graphc.import_model(layer, example_inputs=(x[:, :3],)), [x[:, :3]])[0]
+    np.testing.assert_allclose(y, shorter, rtol=1e-5, atol=1e-6)
+
+
 def test_an_encoder_layer_follows_torch():
     x = array(2, 6, 8)
     ours = gn.TransformerEncoderLayer(8, 2, 16).initialize(4)
@@ -234,6 +254,8 @@ def test_pieces_of_a_few_lines():
     centers = radial.parameters["centers"]
     near = np.exp(-((x[:, None] - centers) ** 2).sum(2))
     np.testing.assert_allclose(interpret(graphc.import_model(radial, example_inputs=(x,)), [x])[0], near, rtol=1e-4)
+    shortest = interpret(graphc.import_model(gn.MinPool1d(2), example_inputs=(SIGNAL,)), [SIGNAL])[0]
+    np.testing.assert_array_equal(shortest, -nn.MaxPool1d(2)(torch.tensor(-SIGNAL)).numpy())
     least = gn.MinPool2d(2)
     found = interpret(graphc.import_model(least, example_inputs=(IMAGE,)), [IMAGE])[0]
     np.testing.assert_array_equal(found, -nn.MaxPool2d(2)(torch.tensor(-IMAGE)).numpy())

@@ -106,6 +106,35 @@ def test_a_parameter_in_two_places_is_one():
     np.testing.assert_allclose(y, table[x] @ table.T, rtol=1e-4, atol=1e-5)
 
 
+def test_inputs_go_by_their_names():
+    x, y = (np.random.default_rng(0).normal(size=(3, n)).astype(np.float32) for n in (4, 2))
+    model = gn.Bilinear(4, 2, 5).initialize(1)
+    graph = graphc.import_model(model, example_inputs={"y": y, "x": x})
+    assert [v.name for v in graph.inputs] == ["x", "y"]
+    np.testing.assert_array_equal(
+        interpret(graph, [x, y])[0], interpret(graphc.import_model(model, example_inputs=(x, y)), [x, y])[0]
+    )
+
+
+def test_loading_some_arrays_leaves_the_others_to_the_seed():
+    model, given = gn.Linear(3, 2), np.ones((2,), np.float32)
+    model.load({"bias": given})
+    np.testing.assert_array_equal(model.parameters["bias"], given)
+    np.testing.assert_array_equal(model.parameters["weight"], gn.Linear(3, 2).initialize(0).parameters["weight"])
+
+
+@pytest.mark.parametrize(
+    "key", [0, -1, (slice(None), -1), (slice(1, 3), slice(None), 2), (slice(None, -1), slice(1, None, 2)), slice(1, 99)]
+)
+def test_indexing_is_numpys(key):
+    class Indexed(gn.Module):
+        def forward(self, x):
+            return x[key]
+
+    x = np.arange(60, dtype=np.float32).reshape(4, 5, 3)
+    np.testing.assert_array_equal(interpret(graphc.import_model(Indexed(), example_inputs=(x,)), [x])[0], x[key])
+
+
 def test_layers_tell_where_they_are():
     graph = graphc.import_model(Net(), example_inputs=(data(2)[0],))
     origins = {o for n in graph.nodes for o in n.origin}
@@ -119,7 +148,8 @@ def test_layers_tell_where_they_are():
         (gn.Sequential(gn.relu, gn.Conv2d(3, 4, 3)), np.zeros((2, 4, 8, 8), np.float32), "steps.1", "Conv2d"),
         (gn.Sequential(gn.Conv2d(3, 4, 9)), np.zeros((2, 3, 8, 8), np.float32), "steps.0", "conv"),
         (gn.Sequential(gn.Embedding(3, 4)), np.zeros((2,), np.float32), "steps.0", "integers"),
-        (gn.Sequential(gn.AdaptiveAveragePool2d(3)), np.zeros((1, 1, 8, 8), np.float32), "steps.0", "divide"),
+        (gn.Sequential(gn.AdaptiveAveragePool2d(3)), np.zeros((1, 8, 8), np.float32), "steps.0", "Adaptive"),
+        (gn.Sequential(gn.glu), np.zeros((2, 5), np.float32), "Sequential", "halves"),
     ],
 )
 def test_shapes_are_checked_with_the_path(model, x, path, message):
@@ -142,6 +172,20 @@ def test_what_makes_no_sense_is_refused():
         graphc.import_model(gn.Linear(4, 2), example_inputs={"y": x})
     with pytest.raises(GraphcError, match="no such array"):
         gn.Linear(4, 2).load({"wieght": x})
+
+    with pytest.raises(ModelError, match="lack some"):
+        graphc.import_model(gn.Bilinear(4, 4, 2), example_inputs=(x,))
+    with pytest.raises(ModelError, match="no array"):
+        graphc.import_model(gn.Linear(4, 2), example_inputs=([1.0, 2.0],))
+    with pytest.raises(GraphcError, match="modules and functions"):
+        gn.Sequential(gn.Linear(4, 2), gn.Flatten)
+    with pytest.raises(GraphcError, match="no such padding"):
+        gn.Conv2d(4, 2, 3, padding="valid")
+    normal = gn.Sequential(gn.Linear(4, 4), gn.BatchNorm(4))
+    with pytest.raises(ShapeError, match="more than one value"):
+        graphc.import_training(normal, example_inputs=(x,))
+    with pytest.raises(ShapeError, match="memory"):
+        graphc.import_model(gn.TransformerDecoderLayer(4, 2), example_inputs=(np.zeros((1, 3, 4), np.float32), x))
 
     class Silent(gn.Module):
         def forward(self, x):
