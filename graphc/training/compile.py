@@ -78,7 +78,7 @@ def compile_training(
     if loss_scale is None and precision == "f16":
         loss_scale = "dynamic"
     recipe = Recipe(
-        chosen, optimizer, tuple(groups), tuple(frozen), penalty, dict(metrics or {}), clip_norm, clip_value, accumulate,
+        chosen, optimizer, tuple(groups), tuple(frozen), penalty, metrics or {}, clip_norm, clip_value, accumulate,
         average, loss_scale,
     )  # fmt: skip
     count = chosen.targets if chosen is not None else 0

@@ -23,7 +23,7 @@ Metric = Callable[[Builder, Sequence[Value], Sequence[Value]], Value]
 class Group:
     """Parameters, by patterns of their names ("layers.*.bias"), with an optimizer of their own."""
 
-    parameters: tuple[str, ...]
+    parameters: Sequence[str]
     optimizer: Optimizer
 
     def __post_init__(self) -> None:
@@ -56,6 +56,12 @@ class Recipe:
                 raise GraphcError("no such optimizer", seen=repr(optimizer), expected="a value, as graphc.Adam(1e-3)")
         if isinstance(self.loss, type) or not (self.loss is None or callable(self.loss)):
             raise GraphcError("no such loss", seen=repr(self.loss), expected="a name, a value as MSE(), or None")
+        if self.penalty is not None and not callable(self.penalty):
+            raise GraphcError("a penalty is a function", seen=repr(self.penalty), expected="one as L2(0.01)")
+        if not isinstance(self.metrics, Mapping):
+            raise GraphcError(
+                "metrics are functions by name", seen=repr(self.metrics), hint='graphc.Trainer takes names as "accuracy"'
+            )
         for name in ("clip_norm", "clip_value"):
             limit = getattr(self, name)
             if limit is not None and not limit > 0:

@@ -19,7 +19,10 @@ from graphc_optimize.dce import erase_unused
 
 @dataclass(frozen=True)
 class HoistSums:
-    """Takes sums of products out of scans where a step's factors are no larger than twice the sum, which it saves to move."""
+    """Takes sums of products out of scans where a step's factors are no larger than twice the sum, which it saves to move.
+
+    A product that the body returns as well stays: it would be computed twice.
+    """
 
     name: ClassVar[str] = "hoist-sums"
     claim: ClassVar[Claim] = REASSOCIATES
@@ -54,7 +57,7 @@ def _sum(scan: Node, carry: int) -> _Sum | None:
     node, permutation = term.producer, None
     if node is not None and node.op.name == "transpose":
         permutation, node = node["permutation"], node.operands[0].producer
-    if node is None or node.op.name != "dot" or node["wide"]:
+    if node is None or node.op.name != "dot" or node["wide"] or len(node.result.uses) > 1 or len(term.uses) > 1:
         return None
     first_capture = scan["carries"] + scan["scanned"]
     if any(v in body.inputs[first_capture:] for v in node.operands):

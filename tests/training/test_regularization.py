@@ -44,3 +44,8 @@ def test_values_and_gradients(penalty: Penalty, expected: tuple[np.ndarray, ...]
 def test_a_pattern_that_names_nothing_is_refused() -> None:
     with pytest.raises(GraphcError, match="no trained parameter"):
         _run(L1(1.0, ("head.*",)))
+
+
+def test_patterns_are_no_string() -> None:
+    with pytest.raises(GraphcError, match="tuple of patterns"):
+        _run(L2(1.0, "*.w"))

@@ -258,6 +258,8 @@ def test_the_batch_may_be_dynamic():
         ({"optimizer": graphc.Adam}, "no such optimizer"),
         ({"groups": [("*.bias", graphc.SGD(0.1))]}, "no such group"),
         ({"frozen": "*.bias"}, "list of patterns"),
+        ({"penalty": 0.01}, "is a function"),
+        ({"metrics": ["accuracy"]}, "functions by name"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -109,23 +109,25 @@ def test_a_scan_of_the_others_results_stays():
     assert len(scans(run_passes(graph, ["join-scans"]))) == 2
 
 
-def summing(used_inside: bool) -> Graph:
-    """s' = s + x^T x of each step."""
+def summing(returned: str = "") -> Graph:
+    """s' = s + x^T x of each step, which returns one of these as well."""
     body = Builder(Graph("gram"))
     s, x = body.input("s", f64, (IN, IN)), body.input("x", f64, (BATCH, IN))
-    after = body.op("add", s, body.op("dot", x, x, lhs_contract=(0,), rhs_contract=(0,)))
-    body.returns(after, *([after] if used_inside else []))
+    product = body.op("dot", x, x, lhs_contract=(0,), rhs_contract=(0,))
+    after = body.op("add", s, product)
+    body.returns(after, *{"": [], "before": [s], "after": [after], "product": [product]}[returned])
     b = Builder(Graph("sum"))
     s, x = b.input("s", f64, (IN, IN)), b.input("x", f64, (STEPS, BATCH, IN))
     return b.returns(*b.ops("scan", s, x, body=body.graph, carries=1, scanned=1))
 
 
-def test_a_sum_that_a_step_reads_stays():
-    assert scans(run_passes(summing(True), ["hoist-sums"]))[0]["carries"] == 1
+@pytest.mark.parametrize("returned", ["before", "after", "product"])
+def test_a_sum_that_a_step_returns_stays(returned):
+    assert scans(run_passes(summing(returned), ["hoist-sums"]))[0]["carries"] == 1
 
 
 def test_a_sum_alone_leaves_the_scan():
-    graph = summing(False)
+    graph = summing()
     after = run_passes(graph, ["hoist-sums", "dce"])
     assert not scans(after)
     np.testing.assert_allclose(interpret(after, arrays(graph))[0], interpret(graph, arrays(graph))[0], rtol=1e-12)
