@@ -129,12 +129,15 @@ class Maxout(Module):
 
 
 class RadialBasis(Module):
-    """exp(-width_j * |x - center_j|^2) for `units` learned centers and widths: (N, inputs) to (N, units)."""
+    """exp(-width_j * |x - center_j|^2) for `units` learned centers and widths: (N, inputs) to (N, units).
+
+    Widths begin at 1 / inputs, where normally distributed inputs give values about exp(-2).
+    """
 
     def __init__(self, inputs: int, units: int) -> None:
         self.inputs = inputs
         self.centers = Parameter((units, inputs), Normal(0.0, 1.0), f32)
-        self.widths = Parameter((units,), Constant(1.0), f32)
+        self.widths = Parameter((units,), Constant(1 / inputs), f32)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if x.rank != 2 or x.shape[1] != self.inputs:

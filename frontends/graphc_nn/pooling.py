@@ -50,7 +50,7 @@ class AveragePool2d(_Pool):
 
 
 class LpPool2d(_Pool):
-    """(sum of |x|^p)^(1/p) of each window."""
+    """(sum of |x|^p)^(1/p) of each window; the gradient of one that is 0 is 0."""
 
     def __init__(self, p: float, window: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
         super().__init__(window, stride, padding)
@@ -59,7 +59,10 @@ class LpPool2d(_Pool):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self.pooled(x.op("abs") ** self.p, "window_sum") ** (1 / self.p)
+        total = self.pooled(x.op("abs") ** self.p, "window_sum")
+        some = total.op("gt", total.full(0))
+        root = some.op("select", total, total.full(1)) ** (1 / self.p)  # whose gradient at 0 is infinite
+        return some.op("select", root, total)
 
 
 class MaxPool1d(MaxPool2d):

@@ -208,6 +208,15 @@ def test_an_encoder_layer_follows_torch():
     np.testing.assert_allclose(interpret(graph, [x])[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_empty_window_has_no_gradient():
+    x = array(1, 1, 4, 4)
+    x[:, :, :2, :2] = 0
+    graph = graphc.grad(graphc.import_model(gn.LpPool2d(2.0, 2), example_inputs=(x,)))
+    t = torch.tensor(x, requires_grad=True)
+    nn.LPPool2d(2.0, 2)(t).sum().backward()
+    np.testing.assert_allclose(interpret(graph, [x])[0], t.grad, rtol=1e-5)
+
+
 def test_rotary_positions_keep_what_lies_between():
     """Scores depend on how far apart two positions are, and lengths stay."""
 
@@ -252,7 +261,7 @@ def test_pieces_of_a_few_lines():
     np.testing.assert_allclose(interpret(graphc.import_model(maxout, example_inputs=(x,)), [x])[0], made, rtol=1e-5)
     radial = gn.RadialBasis(4, 5).initialize(0)
     centers = radial.parameters["centers"]
-    near = np.exp(-((x[:, None] - centers) ** 2).sum(2))
+    near = np.exp(-((x[:, None] - centers) ** 2).sum(2) / 4)
     np.testing.assert_allclose(interpret(graphc.import_model(radial, example_inputs=(x,)), [x])[0], near, rtol=1e-4)
     shortest = interpret(graphc.import_model(gn.MinPool1d(2), example_inputs=(SIGNAL,)), [SIGNAL])[0]
     np.testing.assert_array_equal(shortest, -nn.MaxPool1d(2)(torch.tensor(-SIGNAL)).numpy())
