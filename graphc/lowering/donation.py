@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.faults import last_fault
+from graphc.lowering.placement import CONTRACTIONS, REDUCTIONS
 
 RENAMES = ("reshape", "after")
 """Operators whose result lies in the memory of their first operand."""
@@ -40,7 +41,7 @@ def _may_share(graph: Graph, position: dict[Node, int], fault: int, given: Value
                 continue
             if position[user] > position[writer]:
                 return False
-            if user is writer and not (alias is given and _reads_what_it_writes(writer, use.index)):
+            if user is writer and not (alias is given and _reads_what_it_writes(writer, use.index, taking)):
                 return False
     return True
 
@@ -53,11 +54,15 @@ def _aliases(value: Value) -> list[Value]:
     return found
 
 
-def _reads_what_it_writes(node: Node, operand: int) -> bool:
-    """Whether the node reads each element of the operand once, for the elements of its results at the same place."""
+def _reads_what_it_writes(node: Node, operand: int, result: Value) -> bool:
+    """Whether the node reads each element of the operand for the result's at the same place, and not after that is written.
+
+    What a fusion computes from other sums may be computed in another loop, which reads the operand again.
+    """
     if node.op.name != "fusion":
         return "elementwise" in node.op.traits
-    waiting = [node["body"].inputs[operand]]
+    body = node["body"]
+    waiting = [body.inputs[operand]]
     seen = set(waiting)
     while waiting:
         for user in waiting.pop().users:
@@ -65,4 +70,14 @@ def _reads_what_it_writes(node: Node, operand: int) -> bool:
                 return False
             waiting += [v for v in user.results if v not in seen]
             seen.update(user.results)
-    return True
+    written, sums = body.outputs[node.results.index(result)], _sums(body)
+    return written in seen and all(sums[v] == sums[written] for v in body.outputs if v in seen)
+
+
+def _sums(body: Graph) -> dict[Value, frozenset[Node]]:
+    """The reductions and products that each value is computed from."""
+    found: dict[Value, frozenset[Node]] = {v: frozenset() for v in body.inputs}
+    for node in body.nodes:
+        own = frozenset((node,)) if node.op.name in REDUCTIONS | CONTRACTIONS else frozenset()
+        found |= dict.fromkeys(node.results, own.union(*(found[v] for v in node.operands)))
+    return found

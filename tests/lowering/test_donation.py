@@ -96,3 +96,29 @@ def test_an_input_that_is_returned_stays():
     kept, y = exe(w)
     np.testing.assert_array_equal(kept, np.arange(4))
     np.testing.assert_allclose(y, np.exp(np.arange(4)), rtol=1e-6)
+
+
+SQUARE = "graph @g(%w: f32[40,40], %x: f32[40,40]) {{\n  {}\n  donate %w to 0\n  return %y, %z\n}}\n"
+ROWS = """%e: f32[40,40] = tanh(%x)
+  %y: f32[40,40] = add(%w, %e)
+  %s: f32[40] = reduce_sum(%x) {axes=[1]}
+  %b: f32[40,40] = broadcast(%s) {shape=[40,40], axes=[0]}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%e: f32[40,40] = exp(%x)\n  %y: f32[40,40] = transpose(%e) {permutation=[1, 0]}\n"
+        "  %z: f32[40,40] = add(%e, %w)",
+        "%e: f32[40,40] = exp(%x)\n  %y: f32[40,40] = reverse(%e) {axes=[1]}\n  %z: f32[40,40] = add(%e, %w)",
+        ROWS + "%z: f32[40,40] = mul(%w, %b)",
+        ROWS + "%z: f32[40,40] = mul(%y, %b)",
+    ],
+    ids=["transposed", "reversed", "read again", "computed again"],
+)
+def test_a_fusion_that_reads_elsewhere_or_again_loses_nothing(text):
+    graph = parse_graph(SQUARE.format(text))
+    expected = interpret(graph, arrays(graph))
+    for y, e in zip(graphc.compile(graph, "llvm", threads=1, cache=False)(*arrays(graph)), expected, strict=True):
+        np.testing.assert_allclose(y, e, rtol=1e-5, atol=1e-5)
