@@ -82,7 +82,7 @@ class TrainingStep:
 
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
-        """The parameters by name: views that follow the training; copy them to keep them."""
+        """The parameters by name: views, which the next call may write over or leave behind; copy them to keep them."""
         return self._views("parameter")
 
     @property
