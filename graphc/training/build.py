@@ -26,7 +26,7 @@ Key = tuple[str, str]
 class StepGraph:
     """A graph of (data, targets, learning rates, entries read) that returns (loss, metrics, entries written).
 
-    reads, writes: numbers of entries. What is written is donated, so that it is written over.
+    reads, writes: numbers of entries. What is written is donated, so that it may be written over.
     """
 
     graph: Graph
