@@ -279,18 +279,15 @@ class GemmKernel:
         remainder = c.row_count % full_height if isinstance(c.row_count, int) else None
         if remainder == 0:
             self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first)
-        elif remainder is not None:
-            with b.if_else(b.icmp_signed(">=", left, i64(full_height))) as (full, part):
-                with full:
-                    self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first)
-                with part:
-                    self.emit_rows(remainder, a_base, b_base, row, here, taps, depth, first)
         else:
             with b.if_else(b.icmp_signed(">=", left, i64(full_height))) as (full, part):
                 with full:
                     self.emit_rows(full_height, a_base, b_base, row, here, taps, depth, first)
                 with part:
-                    self.emit_remainder(a_base, b_base, row, stop, here, taps, depth, first)
+                    if remainder is None:
+                        self.emit_remainder(a_base, b_base, row, stop, here, taps, depth, first)
+                    else:
+                        self.emit_rows(remainder, a_base, b_base, row, here, taps, depth, first)
         if last is True:
             self.epilogue.emit(row, binary(b, "smin", left, i64(full_height)), here, self.columns)
         elif last is not False:

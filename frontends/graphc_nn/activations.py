@@ -111,7 +111,7 @@ class PReLU(Module):
     def __init__(self, channels: int, slope: float = 0.25) -> None:
         self.slope = Parameter((channels,), Constant(slope))
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         scaled = x * x.of(self.slope).along(1 if x.rank > 1 else 0, x.shape)
         return x.op("ge", x.full(0)).op("select", x, scaled)
 
@@ -123,7 +123,7 @@ class Maxout(Module):
         self.outputs, self.pieces = outputs, pieces
         self.all = Linear(inputs, outputs * pieces)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.all(x)
         return made.reshape(*made.shape[:-1], self.outputs, self.pieces).reduce("max", -1)
 
@@ -139,7 +139,7 @@ class RadialBasis(Module):
         self.centers = Parameter((units, inputs), Normal(0.0, 1.0), f32)
         self.widths = Parameter((units,), Constant(1 / inputs), f32)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.rank != 2 or x.shape[1] != self.inputs:
             raise ShapeError("RadialBasis takes (N, inputs)", seen=x.value.type, expected=f"{self.inputs} inputs")
         centers = x.of(self.centers)

@@ -30,7 +30,7 @@ class MultiHeadAttention(Module):
         self.query, self.key = Linear(size, size, weight=xavier()), Linear(size, size, weight=xavier())
         self.value, self.out = Linear(size, size, weight=xavier()), Linear(size, size, weight=xavier())
 
-    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if x.rank != 3:
             raise ShapeError("attention takes (N, length, size)", seen=x.value.type)
         memory = x if memory is None else memory
@@ -58,7 +58,7 @@ class FeedForward(Module):
     def __init__(self, size: int, inner: int, activation: Callable[[Tensor], Tensor] = gelu) -> None:
         self.first, self.second, self.activation = Linear(size, inner), Linear(inner, size), activation
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.second(self.activation(self.first(x)))
         return made
 
@@ -74,7 +74,7 @@ class TransformerEncoderLayer(Module):
         self.feed_forward = FeedForward(size, inner or 4 * size)
         self.norm1, self.norm2, self.dropout = LayerNorm(size), LayerNorm(size), Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), mask=mask))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
@@ -88,7 +88,7 @@ class TransformerDecoderLayer(Module):
         self.norm1, self.norm2, self.norm3 = LayerNorm(size), LayerNorm(size), LayerNorm(size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mask is of the memory's keys."""
         x = x + self.dropout(self.attention(self.norm1(x)))
         x = x + self.dropout(self.cross(self.norm2(x), memory, mask))
@@ -104,7 +104,7 @@ class SinusoidalPositions(Module):
         angles = np.arange(longest)[:, None] / 10000 ** (np.arange(0, size, 2) / size)
         self.table = np.stack([np.sin(angles), np.cos(angles)], 2).reshape(longest, size)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.rank != 3 or x.shape[2] != self.table.shape[1]:
             raise ShapeError(
                 "positions are added to (N, length, size)", seen=x.value.type, expected=self.table.shape[1]

@@ -67,7 +67,7 @@ class _Convolution(Module):
     def biased(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + y.of(self.bias).along(1, y.shape)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         return self.biased(
             x.op("conv", x.of(self.weight), strides=self.strides, padding=self.padding, dilation=self.dilation,
@@ -108,7 +108,7 @@ class _Transposed(_Convolution):
     def kernel(self, inputs: int, outputs: int, window: tuple[int, ...]) -> tuple[int, ...]:
         return (inputs, outputs // self.groups, *window)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         window = self.weight.shape[2:]
         size = tuple(

@@ -28,7 +28,7 @@ class Linear(Module):
         self.weight = Parameter((outputs, inputs), weight)
         self.bias = Parameter((outputs,), first_bias) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         inputs = self.weight.shape[1]
         if x.rank < 1 or x.shape[-1] != inputs:
             raise ShapeError("Linear takes tensors whose last axis is its inputs", seen=x.value.type, expected=inputs)
@@ -43,7 +43,7 @@ class Bilinear(Module):
         self.weight = Parameter((outputs, left, right), lecun())
         self.bias = Parameter((outputs,)) if bias else None
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if x.rank != 2 or y.rank != 2 or (x.shape[1], y.shape[1]) != self.weight.shape[1:]:
             raise ShapeError(
                 "Bilinear takes two matrices", seen=f"{x.value.type}, {y.value.type}", expected=self.weight.shape
@@ -59,7 +59,7 @@ class Embedding(Module):
     def __init__(self, count: int, size: int, *, weight: Initializer = Normal(0.0, 1.0)) -> None:  # noqa: B008 - frozen
         self.weight = Parameter((count, size), weight)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if not x.dtype.is_integer:
             raise ShapeError("Embedding takes integers", seen=x.value.type)
         return x.of(self.weight).op("gather", x, axis=0)
@@ -73,7 +73,7 @@ class Dropout(Module):
             raise GraphcError("a dropout rate is a probability", seen=rate)
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if not x.trace.training or self.rate == 0:
             return x
         key, stream = x.trace.random()
@@ -86,7 +86,7 @@ class Flatten(Module):
     def __init__(self, axis: int = 1) -> None:
         self.axis = axis
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[: self.axis], product(x.shape[self.axis :]))
 
 
@@ -96,5 +96,5 @@ class Reshape(Module):
     def __init__(self, *shape: int) -> None:
         self.shape = shape
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *self.shape)

@@ -53,7 +53,7 @@ class Module:
     Attributes that are parameters, states, modules, or lists of modules, are found by their names: "hidden.weight".
     """
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the module makes of tensors: a tensor, or a tuple of them."""
         raise GraphcError("the module has no forward", seen=type(self).__name__)
 
@@ -143,7 +143,7 @@ class Sequential(Module):
                 )
         self.steps = list(steps)
 
-    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Any:
         for step in self.steps:
             x = step(x)
         return x
@@ -155,7 +155,7 @@ class Residual(Module):
     def __init__(self, inner: Module, shortcut: Module | None = None) -> None:
         self.inner, self.shortcut = inner, shortcut
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         around = x if self.shortcut is None else self.shortcut(x)
         made: Tensor = self.inner(x)
         return around + made

@@ -23,7 +23,7 @@ class BatchNorm(Module):
         self.weight, self.bias = Parameter((channels,), Ones), Parameter((channels,))
         self.running_mean, self.running_var = State((channels,)), State((channels,), Ones)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         channels = self.weight.shape[0]
         if x.rank < 2 or x.shape[1] != channels:
             raise ShapeError("BatchNorm takes (N, C, ...)", seen=x.value.type, expected=f"{channels} channels")
@@ -51,7 +51,7 @@ class LayerNorm(Module):
         self.epsilon = epsilon
         self.weight, self.bias = Parameter(self.shape, Ones), Parameter(self.shape)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         n = len(self.shape)
         if x.shape[-n:] != self.shape:
             raise ShapeError("LayerNorm takes tensors that end in its shape", seen=x.value.type, expected=self.shape)
@@ -68,7 +68,7 @@ class RMSNorm(Module):
         self.epsilon = epsilon
         self.weight = Parameter((size,), Ones)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != self.weight.shape:
             raise ShapeError(
                 "RMSNorm takes tensors that end in its size", seen=x.value.type, expected=self.weight.shape
@@ -85,7 +85,7 @@ class GroupNorm(Module):
         self.groups, self.epsilon = groups, epsilon
         self.weight, self.bias = Parameter((channels,), Ones), Parameter((channels,))
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.rank < 3 or x.shape[1:2] != self.weight.shape:
             raise ShapeError(
                 f"{type(self).__name__} takes (N, C, *spatial)", seen=x.value.type, expected=self.weight.shape

@@ -29,14 +29,14 @@ class _Pool(Module):
 class MaxPool2d(_Pool):
     """The greatest element of each window; padding never counts."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return self.pooled(x, "max_pool")
 
 
 class MinPool2d(_Pool):
     """The least element of each window; padding never counts."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return -self.pooled(-x, "max_pool")
 
 
@@ -45,7 +45,7 @@ class AveragePool2d(_Pool):
 
     count_padding = True
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return self.pooled(x, "average_pool", count_include_pad=self.count_padding)
 
 
@@ -58,7 +58,7 @@ class LpPool2d(_Pool):
             raise GraphcError("the norm of LpPool must be above 0", seen=p)
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         total = self.pooled(x.op("abs") ** self.p, "window_sum")
         some = total.op("gt", total.full(0))
         root = some.op("select", total, total.full(1)) ** (1 / self.p)  # whose gradient at 0 is infinite
@@ -116,14 +116,14 @@ class LpPool3d(LpPool2d):
 class GlobalAveragePool(Module):
     """The mean over all spatial axes: (N, C, *spatial) to (N, C)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.mean(*range(2, x.rank))
 
 
 class GlobalMaxPool(Module):
     """The greatest over all spatial axes: (N, C, *spatial) to (N, C)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.reduce("max", *range(2, x.rank))
 
 
@@ -141,7 +141,7 @@ class _Adaptive(Module):
         """What a window over one axis gives, which goes."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.rank != self.axes + 2 or not all(isinstance(d, int) for d in x.shape[2:]):
             raise ShapeError(f"{type(self).__name__} takes (N, C, *spatial) of known spatial sizes", seen=x.value.type)
         for axis, parts in enumerate(self.size, 2):

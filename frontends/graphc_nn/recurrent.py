@@ -22,7 +22,7 @@ class _Direction(Module):
         self.bias = Parameter((gates * hidden,), bound)
         self.bias_hidden = Parameter((gates * hidden,), bound) if biases == 2 else None
 
-    def forward(self, x: Tensor, backward: bool = False, **attributes: object) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, backward: bool = False, **attributes: object) -> Tensor:
         biases = [x.of(b) for b in (self.bias, self.bias_hidden) if b is not None]
         start = x.full(0, (x.shape[1], self.hidden))
         given = (x.of(self.weight_input), x.of(self.weight_hidden), *biases, *([start] * self.states))
@@ -47,7 +47,7 @@ class _Recurrent(Module):
             self.layers.append(_Direction(self.operator, self.gates, self.biases, self.states, size, hidden))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if x.rank != 3 or x.shape[2] != self.inputs:
             raise ShapeError("recurrent layers take (N, time, features)", seen=x.value.type, expected=self.inputs)
         h = x.transpose(1, 0, 2)

@@ -106,7 +106,7 @@ class _Step:
 
     def shown(self, name: str) -> Value:
         """A parameter in the order of its axes that the model knows."""
-        (entry,) = (e for e in self.entries if (e.kind, e.name) == ("parameter", name))
+        entry = next(e for e in self.entries if (e.kind, e.name) == ("parameter", name))
         stored = self.old["parameter", name]
         return self.at(name).transpose(stored, entry.to_user) if entry.order else stored
 
