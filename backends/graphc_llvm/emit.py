@@ -259,6 +259,10 @@ def store_masked(b: ir.IRBuilder, value: ir.Value, ptr: ir.Value, mask: ir.Value
     call_intrinsic(b, name, VOID, [value, ptr, i32(size_of(value.type)), mask])
 
 
+CACHE_LINE = 64
+"""Bytes that come from memory at once."""
+
+
 def prefetch(b: ir.IRBuilder, ptr: ir.Value) -> None:
     """Ask for the cache line at `ptr`, to be read later; any address will do."""
     call_intrinsic(b, "llvm.prefetch.p0", VOID, [ptr, i32(0), i32(3), i32(1)])

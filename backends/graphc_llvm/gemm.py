@@ -30,6 +30,7 @@ from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction
 from graphc_llvm.emit import (
+    CACHE_LINE,
     ELEMENT_TYPES,
     I64,
     PTR,
@@ -58,8 +59,6 @@ BLOCK_DEPTH = 512
 CHUNK = 256
 """Terms that are summed in one register before they are added to the total: the error of a sum of n terms grows with
 CHUNK + n / CHUNK instead of n (blocked summation; Higham, "Accuracy and Stability of Numerical Algorithms", 4.2)."""
-CACHE_LINE = 64
-"""Bytes."""
 BLOCK_ROWS = 240
 """Rows that share a block of B, at least; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
 

@@ -27,6 +27,7 @@ from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction, tile_height
 from graphc_llvm.emit import (
+    CACHE_LINE,
     ELEMENT_TYPES,
     I64,
     PTR,
@@ -49,8 +50,6 @@ from graphc_llvm.register_tile import add_products
 from graphc_llvm.target import Target
 
 POSITIONS = REACH * REACH
-CACHE_LINE = 64
-"""Bytes."""
 APART = 16
 """Elements between the arrays of two positions, beyond their size: powers of two apart, all 36 would share a cache set."""
 BLOCK = 28
