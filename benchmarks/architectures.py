@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = Path(tempfile.gettempdir()) / "graphc-benchmarks"
-IMAGE_NETWORKS = ("bvlc_alexnet", "densenet121", "inception_v1", "resnet50", "shufflenet", "squeezenet", "vgg19")
+IMAGE_NETWORKS = ("bvlc_alexnet", "densenet121", "inception_v1", "shufflenet", "squeezenet", "vgg19")
 TRANSFORMERS = {
     "bert": ("BertModel", "BertConfig", "input_ids"),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", "input_ids"),
     "vit": ("ViTForImageClassification", "ViTConfig", "pixel_values"),
+    "resnet50": ("ResNetForImageClassification", "ResNetConfig", "pixel_values"),
     "convnext": ("ConvNextForImageClassification", "ConvNextConfig", "pixel_values"),
     "mobilenet_v2": ("MobileNetV2ForImageClassification", "MobileNetV2Config", "pixel_values"),
 }
 SMALL = ("lstm", "mlp")
-NAMES = (*IMAGE_NETWORKS, *TRANSFORMERS, *SMALL)
+MODULES = (*TRANSFORMERS, *SMALL)
+"""Those that are made as torch modules."""
+NAMES = (*IMAGE_NETWORKS, *MODULES)
 
 
 def onnx_file(name: str) -> Path:
@@ -27,24 +34,40 @@ def onnx_file(name: str) -> Path:
     Images are f32[1,3,224,224], tokens i64[1,128]; the lstm takes f32[1,64,64], the mlp f32[1,64].
     """
     path = FOLDER / f"{name}.onnx"
-    if not path.exists():
-        FOLDER.mkdir(exist_ok=True)
-        if name in IMAGE_NETWORKS:
-            from graphc.testing.light_models import light_model
+    if path.exists():
+        return path
+    FOLDER.mkdir(exist_ok=True)
+    if name in IMAGE_NETWORKS:
+        from graphc.testing.light_models import light_model
 
-            path.write_bytes(light_model(name).SerializeToString())
-        elif name in SMALL:
-            _export_small(name, path)
-        else:
-            _export(name, path)
+        path.write_bytes(light_model(name).SerializeToString())
+        return path
+    import torch
+
+    torch.onnx.export(
+        torch_module(name).eval(), (_example(name),), str(path), dynamo=True, external_data=False, verbose=False
+    )
     return path
 
 
-def _export_small(name: str, path: Path) -> None:
+def torch_module(name: str) -> torch.nn.Module:
+    """The module of one of MODULES, with the file's weights. Raises KeyError for any other name."""
     import torch
-    from torch import nn
 
     torch.manual_seed(0)
+    return _small(name) if name in SMALL else _transformer(name)
+
+
+def _example(name: str) -> torch.Tensor:
+    import torch
+
+    if name in SMALL:
+        return torch.randn(1, 64, 64) if name == "lstm" else torch.randn(1, 64)
+    return torch.randint(0, 1000, (1, 128)) if TRANSFORMERS[name][2] == "input_ids" else torch.randn(1, 3, 224, 224)
+
+
+def _small(name: str) -> torch.nn.Module:
+    from torch import nn
 
     class Tagger(nn.Module):
         """Two layers of 128 over 64 steps."""
@@ -57,18 +80,14 @@ def _export_small(name: str, path: Path) -> None:
             return self.head(self.lstm(x)[0])
 
     layers = nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
-    model, example = (
-        (Tagger(), torch.randn(1, 64, 64)) if name == "lstm" else (nn.Sequential(*layers), torch.randn(1, 64))
-    )
-    torch.onnx.export(model.eval(), (example,), str(path), dynamo=True, external_data=False, verbose=False)
+    return Tagger() if name == "lstm" else nn.Sequential(*layers)
 
 
-def _export(name: str, path: Path) -> None:
+def _transformer(name: str) -> torch.nn.Module:
     import torch
     import transformers
 
     model, config, argument = TRANSFORMERS[name]
-    torch.manual_seed(0)
 
     class OneOutput(torch.nn.Module):
         def __init__(self) -> None:
@@ -79,5 +98,4 @@ def _export(name: str, path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.inner(**{argument: x}, return_dict=False)[0]
 
-    example = torch.randint(0, 1000, (1, 128)) if argument == "input_ids" else torch.randn(1, 3, 224, 224)
-    torch.onnx.export(OneOutput().eval(), (example,), str(path), dynamo=True, external_data=False, verbose=False)
+    return OneOutput()

@@ -24,9 +24,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from architectures import NAMES, onnx_file
+from architectures import MODULES, NAMES, onnx_file, torch_module
 
-ENGINES = ("graphc", "onnxruntime", "openvino")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """What times are of; the processor's time of all threads counts those that wait for work, so it is for one thread."""
 Feeds = dict[str, np.ndarray]
@@ -59,6 +58,58 @@ def prepare_openvino(path: str, feeds: Feeds, threads: int, precision: str) -> C
     return lambda: request.infer(inputs)
 
 
+def prepare_torch_compile(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
+    """The module that the file was exported from: torch reads no ONNX."""
+    import torch
+    import torch._inductor.config
+
+    torch.set_num_threads(threads)
+    torch._inductor.config.freezing = True
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    module = torch.compile(torch_module(Path(path).stem).eval().to(dtype))
+    inputs = [torch.from_numpy(x) for x in feeds.values()]
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+
+    def run() -> object:
+        with torch.inference_mode():
+            return module(*inputs)
+
+    return run
+
+
+def prepare_xla(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
+    """graphc's own graph of the file, translated to JAX."""
+    if precision != "f32":
+        raise ValueError("the translation to JAX is f32 throughout")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # its pool has as many threads as it sees cores
+    import jax
+    from in_jax import jax_function
+
+    from graphc.driver import import_model
+
+    function, weights = jax_function(import_model(path))
+    compiled, inputs = jax.jit(function), list(feeds.values())
+    return lambda: jax.block_until_ready(compiled(weights, *inputs))
+
+
+PREPARE: dict[str, Callable[[str, Feeds, int, str], Callable[[], object]]] = {
+    "graphc": prepare_graphc,
+    "onnxruntime": prepare_onnxruntime,
+    "openvino": prepare_openvino,
+    "torch.compile": prepare_torch_compile,
+    "xla": prepare_xla,
+}
+"""By engine: what gets a model ready, and returns a run of it."""
+ENGINES = tuple(PREPARE)
+
+
+def engines_for(model: str, precision: str) -> tuple[str, ...]:
+    """The engines that can run a model: torch.compile needs its module, the translation to JAX f32."""
+    without = set() if model in MODULES else {"torch.compile"}
+    return tuple(e for e in ENGINES if e not in without and (e != "xla" or precision == "f32"))
+
+
 def feeds_for(path: str) -> Feeds:
     """Seeded inputs of a model file, by name, in its order; unknown sizes are 1, integers are below 100."""
     import onnx
@@ -84,7 +135,7 @@ def serve(engine: str, path: str, threads: int, precision: str, clock: str, pipe
     """
     now = CLOCKS[clock]
     start = now()
-    run = globals()[f"prepare_{engine}"](path, feeds_for(path), threads, precision)
+    run = PREPARE[engine](path, feeds_for(path), threads, precision)
     run()
     pipe.send(now() - start)
     while (seconds := pipe.recv()) is not None:
@@ -146,7 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help=f"ONNX files, or of: {', '.join(NAMES)} (default: all)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
+    parser.add_argument("--engines", type=lambda text: text.split(","), help="default: all that can")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each engine's turn")
@@ -155,14 +206,15 @@ def main() -> int:
     arguments = parser.parse_args()
     for model in arguments.models or NAMES:
         path = str(model if Path(model).suffix == ".onnx" else onnx_file(model))
+        engines = arguments.engines or engines_for(model, arguments.precision)
         row = compare(
-            path, arguments.engines, arguments.threads, arguments.precision, arguments.rounds, arguments.seconds,
+            path, engines, arguments.threads, arguments.precision, arguments.rounds, arguments.seconds,
             arguments.clock,
         )  # fmt: skip
         if arguments.json:
             print(json.dumps({"model": model, "threads": arguments.threads, **row}), flush=True)
             continue
-        cells = [f"{e} {row[e]['median_ms']:.3f} ms" for e in arguments.engines]  # type: ignore[index]
+        cells = [f"{e} {row[e]['median_ms']:.3f} ms" for e in engines]  # type: ignore[index]
         print(f"{model:>14}: {', '.join(cells)}; ahead {row.get('ahead', '-')}", flush=True)
     return 0
 

@@ -23,7 +23,12 @@ DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "benchmarks.md"
 SUITE = ("resnet50", "mobilenet_v2", "convnext", "vit", "bert", "gpt2", "lstm", "mlp", "vgg19")
-ENGINES = ("graphc", "onnxruntime", "openvino")
+ENGINES = {
+    "graphc": "graphc", "onnxruntime": "onnxruntime", "openvino": "openvino", "torch.compile": "torch", "xla": "jax",
+}  # fmt: skip
+"""The engines, and the package that each comes with."""
+STARTERS = ("graphc", "onnxruntime", "openvino")
+"""Those that read the file itself, whose start and memory are told."""
 CONFIGURATIONS = {"f32, 1 thread": (1, "f32"), "f32, 2 threads": (2, "f32"), "bf16, 1 thread": (1, "bf16")}
 STARTUP = "startup"
 CLOCK_NOTES = {
@@ -39,7 +44,7 @@ def measure(
 ) -> None:
     """Measures, and fills in; an engine that can't run a model is an error."""
     from architectures import onnx_file
-    from compare import compare
+    from compare import compare, engines_for
     from startup import startup
 
     for model in models:
@@ -49,7 +54,7 @@ def measure(
                 row: dict[str, Any] = {**startup(path, clock), "clock": clock}
             else:
                 threads, precision = CONFIGURATIONS[name]
-                measured = compare(path, ENGINES, threads, precision, rounds, seconds, clock)
+                measured = compare(path, engines_for(model, precision), threads, precision, rounds, seconds, clock)
                 row = {**measured, "clock": clock}
             results.setdefault(name, {})[model] = row
             print(f"{name}: {model}: {json.dumps(row)}", flush=True)
@@ -63,7 +68,7 @@ def machine() -> dict[str, str]:
     vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "SSE"
     return {
         "processor": f"{models[0] if models else platform.machine()}, {vectors}, {len(models)} cores",
-        **{e: version(e) for e in ENGINES},
+        **{e: version(package) for e, package in ENGINES.items()},
     }
 
 
@@ -91,23 +96,24 @@ def ahead(row: Mapping[str, Any]) -> float:
 
 def latency_table(results: Mapping[str, Any]) -> str:
     rows = []
+    engines = [e for e in ENGINES if any(e in r for r in results.values())]
     for model in (m for m in SUITE if m in results):
         row = results[model]
         which = "best_ms" if is_busy(row) else "median_ms"
-        times = [f"{row[e][which]:.4g}" if e in row else "" for e in ENGINES]
+        times = [f"{row[e][which]:.4g}" if e in row else "" for e in engines]
         rows.append([model, *times, f"{ahead(row):.2f}"])
-    return table(["model", *ENGINES, "best other / graphc"], rows)
+    return table(["model", *engines, "best other / graphc"], rows)
 
 
 def memory_table(results: Mapping[str, Any], startup: Mapping[str, Any]) -> str:
     rows = []
     for model in (m for m in SUITE if m in results):
         row, start = results[model], startup.get(model, {})
-        ready = [f"{row[e]['setup_s']:.2f}" for e in ENGINES[1:]]
-        memory = [row[e]["running_mb"] for e in ENGINES]
+        ready = [f"{row[e]['setup_s']:.2f}" for e in STARTERS[1:]]
+        memory = [row[e]["running_mb"] for e in STARTERS]
         rows.append([model, start.get("compile_s", ""), start.get("load_s", ""), *ready, *memory])
-    head = ["model", "graphc: compile, s", "graphc: load, s", *(f"{e}: set-up, s" for e in ENGINES[1:])]
-    return table([*head, *(f"{e}: memory, MB" for e in ENGINES)], rows)
+    head = ["model", "graphc: compile, s", "graphc: load, s", *(f"{e}: set-up, s" for e in STARTERS[1:])]
+    return table([*head, *(f"{e}: memory, MB" for e in STARTERS)], rows)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -124,10 +130,11 @@ def page(machine: Mapping[str, str], results: Results) -> str:
         "graphc beside other engines on the same ONNX files. `benchmarks/report.py` measures and writes this page; "
         "[performance](performance.md) tells where the speed comes from and where it is lost.",
         f"Measured on: {machine['processor']}. "
-        + ", ".join(f"{e} {machine[e]}" for e in ENGINES)
-        + ". Batch 1, images 3x224x224, 128 tokens, 64 steps; weights are random and seeded. Milliseconds are medians. Each "
-        "engine has a process of its own, and they take turns; *best other / graphc* is the median over the rounds. Above 1, "
-        "graphc is faster.",
+        + ", ".join(f"{e} {machine[e]}" for e in ENGINES if e in machine)
+        + ". torch.compile runs the module that the file was exported from, with frozen weights; XLA runs graphc's graph of the "
+        "file, its batch norms folded, as a JAX function. Batch 1, images 3x224x224, 128 tokens, 64 steps; weights are random "
+        "and seeded. Milliseconds are medians. Each engine has a process of its own, and they take turns; *best other / "
+        "graphc* is the median over the rounds. Above 1, graphc is faster.",
     ]
     for name in CONFIGURATIONS:
         if results.get(name):
@@ -179,7 +186,7 @@ def write(data: Mapping[str, Any]) -> None:
         bars = {
             "graphc, compile": [startup[m]["compile_s"] for m in models],
             "graphc, load": [startup[m]["load_s"] for m in models],
-            **{e: [rows[m][e]["setup_s"] for m in models] for e in ENGINES[1:]},
+            **{e: [rows[m][e]["setup_s"] for m in models] for e in STARTERS[1:]},
         }
         start_plot(models, bars, DOCS / "images" / "benchmarks-start.svg")
     PAGE.write_text(page(data["machine"], results), encoding="utf-8")
