@@ -57,7 +57,8 @@ BACKEND = LlvmBackend()
 
 
 def _segment(compiled: Compiled, graph: Graph, weights: Sequence[TensorData], options: CompileOptions) -> LlvmSegment:
-    check_runs_here(parse_target(options.target))
+    if options.target not in (None, "host"):
+        check_runs_here(parse_target(options.target))
     cache = Cache(config.cache_dir()) if options.cache else None
     runtime(cache)
     load_caller(cache)

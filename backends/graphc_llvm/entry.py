@@ -34,7 +34,7 @@ from graphc_llvm.emit import (
     offset,
     size_of,
 )  # fmt: skip
-from graphc_llvm.jit import Library
+from graphc_llvm.linker import Library
 from graphc_llvm.own_code import load_own
 
 BAD_COUNT = -1

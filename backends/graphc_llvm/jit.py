@@ -1,10 +1,10 @@
-"""LLVM IR to object code, and object code into this process."""
+"""LLVM IR to object code."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import llvmlite.binding as llvm
@@ -81,20 +81,6 @@ def _optimized(ir_text: str, target: Target, machine: llvm.TargetMachine, level:
     return module
 
 
-class Library:
-    """Object files linked together in this process; their memory is freed when the Library is dropped.
-
-    Who holds an address must hold the Library. While the interpreter shuts down nothing is freed any more.
-    """
-
-    def __init__(self, tracker: llvm.ResourceTracker) -> None:
-        self._tracker = tracker
-
-    def address(self, symbol: str) -> int:
-        """The address of one of the symbols that the library was loaded for."""
-        return self._tracker[symbol]
-
-
 _library_numbers = itertools.count()  # LLVM never lets the name of a library be used again
 
 
@@ -106,10 +92,10 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(use_jit_link=True)
 
 
-def load_objects(objects: Sequence[bytes], symbols: Iterable[str]) -> Library:
-    """Link object files with each other and with the C library, and make the addresses of `symbols` known.
+def link_by_llvm(objects: Sequence[bytes], symbols: Sequence[str]) -> tuple[dict[str, int], Callable[[], object]]:
+    """The addresses of `symbols` in linked object files, and what frees these; for machines that `linker` doesn't know.
 
-    The objects must be made for this machine (`check_runs_here`). Raises an ArtifactError where a symbol isn't defined.
+    Raises an ArtifactError where a symbol isn't defined.
     """
     builder = llvm.JITLibraryBuilder()
     for data in objects:
@@ -118,6 +104,7 @@ def load_objects(objects: Sequence[bytes], symbols: Iterable[str]) -> Library:
     for symbol in symbols:
         builder.export_symbol(symbol)
     try:
-        return Library(builder.link(_linker(), f"graphc{next(_library_numbers)}"))
+        tracker = builder.link(_linker(), f"graphc{next(_library_numbers)}")
     except RuntimeError as error:
         raise ArtifactError("native code can't be linked", seen=str(error)) from error
+    return {symbol: tracker[symbol] for symbol in symbols}, tracker.close

@@ -38,7 +38,7 @@ from graphc_llvm.emit import (
     offset,
     store_vector,
 )
-from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.linker import load_objects
 from graphc_llvm.runtime import runtime
 from graphc_llvm.target import Target, host_target
 
@@ -151,6 +151,8 @@ def _runner(target: Target, name: str, emit: Emit, size: int, count: int, part: 
     with fold_range(b, begin, end) as item, fold_range(b, i64(0), passes):
         emit(b, target, offset(b, buffer, b.mul(item.index, i64(part))), steps)
     b.ret(i32(0))
+    from graphc_llvm.jit import compile_object  # LLVM's library, which running needs not
+
     library = load_objects([compile_object(str(module), target)], [function.name])
     memory = aligned(size)
     memory[:] = 0

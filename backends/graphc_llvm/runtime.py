@@ -27,7 +27,7 @@ from importlib import resources
 from graphc.errors import GraphcError
 from graphc_llvm.cache import Cache
 from graphc_llvm.executor import executor_ir
-from graphc_llvm.jit import Library
+from graphc_llvm.linker import Library
 from graphc_llvm.own_code import load_own
 from graphc_llvm.target import Target, host_target
 

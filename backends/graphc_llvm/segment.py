@@ -25,8 +25,8 @@ from graphc.lowering.program import CopyStep, KernelStep, LoopStep, Program, Ste
 from graphc.lowering.status import MEANING, Status
 from graphc_llvm.entry import ArraySpec, Entry
 from graphc_llvm.instance import KEPT_BYTES, Frame, Instance
-from graphc_llvm.jit import Library, load_objects
 from graphc_llvm.limits import host_limits
+from graphc_llvm.linker import Library, load_objects
 from graphc_llvm.runtime import runtime
 
 KEPT_INSTANCES = 16

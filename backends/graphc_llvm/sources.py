@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-import llvmlite.binding as llvm
+import llvmlite
 
 KERNEL_MAKERS = ("graphc_llvm", "graphc_llvm.math", "graphc.lowering")
 """The packages whose code makes kernels."""
@@ -19,7 +19,7 @@ PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.r
 @functools.cache
 def sources_digest(packages: tuple[str, ...] = KERNEL_MAKERS) -> str:
     """A digest of the packages' code: another version of it never takes from the cache what this one made."""
-    h = hashlib.sha256(f"llvm {llvm.llvm_version_info}".encode())
+    h = hashlib.sha256(f"llvmlite {llvmlite.__version__}".encode())
     for package in packages:
         spec = importlib.util.find_spec(package)  # which doesn't import it
         assert spec is not None and spec.submodule_search_locations

@@ -15,7 +15,7 @@ from graphc_llvm.cache import Cache, cached_code
 from graphc_llvm.program_json import from_json, to_json
 from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.sources import PROGRAM_MAKERS, sources_digest
-from graphc_llvm.target import host_target
+from graphc_llvm.target import host_identity
 
 
 def store(compiled: Compiled, key: str, cache: Cache) -> None:
@@ -46,7 +46,7 @@ def restore(key: str, cache: Cache) -> Compiled | None:
 
 def _entry(key: str) -> str:
     """The host is part of it: options that name no target mean this machine, and others may share the cache's folder."""
-    return f"program {key} {host_target().key} {sources_digest(PROGRAM_MAKERS)}"
+    return f"program {key} {host_identity()} {sources_digest(PROGRAM_MAKERS)}"
 
 
 def _code_json(code: Code) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import llvmlite.binding as llvm
 
 from graphc.errors import ArtifactError, GraphcError
 
@@ -94,6 +94,8 @@ def parse_target(name: str | Target | None) -> Target:
 @functools.cache
 def host_target() -> Target:
     """The target that describes this machine; detected once."""
+    import llvmlite.binding as llvm
+
     triple = llvm.get_process_triple()
     cpu = llvm.get_host_cpu_name()
     detected = llvm.get_host_cpu_features()
@@ -107,6 +109,23 @@ def host_target() -> Target:
         bits, registers = (256, 16) if "avx2" in features else (128, 16)
     l1, l2, l3 = _cache_sizes(Path("/sys/devices/system/cpu/cpu0/cache"))
     return Target(triple, cpu, features, bits, registers, l1, l2, l3, disabled)
+
+
+@functools.cache
+def host_identity() -> str:
+    """A text that is equal on equal machines only, and that needs no LLVM: what Linux tells of the first CPU."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return host_target().key
+    facts = [line for line in first.splitlines() if line.partition("\t")[0].strip() not in _CHANGING]
+    sizes = _cache_sizes(Path("/sys/devices/system/cpu/cpu0/cache"))
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return f"{platform.machine()} {digest[:32]} {' '.join(map(str, sizes))}"
+
+
+_CHANGING = frozenset({"processor", "cpu MHz", "bogomips", "BogoMIPS", "physical id", "core id", "apicid", "initial apicid"})
+"""What differs between the CPUs of a machine, or from one moment to the next."""
 
 
 def _cache_sizes(folder: Path) -> tuple[int, int, int]:

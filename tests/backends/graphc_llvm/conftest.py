@@ -14,7 +14,8 @@ from graphc.errors import ArtifactError
 from graphc.ir.symbolic import evaluate
 from graphc.testing.guard_pages import at_guard_page
 from graphc_llvm.emit import F32, F64, I32, I64, PTR
-from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.jit import compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.nest import emit_kernel, kernel_info
 from graphc_llvm.target import NAMED_TARGETS, Target, check_runs_here, host_target
 

@@ -17,7 +17,8 @@ from graphc_llvm import emit
 from graphc_llvm.abi import CONTEXT, ENTRY_TYPE
 from graphc_llvm.emit import F32, I8, I64, PTR, i32, i64
 from graphc_llvm.entry import BAD_COUNT, ArraySpec, CallContext, Entry, bad_array
-from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.jit import compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.target import host_target
 
 

@@ -14,7 +14,8 @@ import pytest
 from graphc.errors import ArtifactError
 from graphc_llvm import emit
 from graphc_llvm.emit import F32, PTR, i32, i64
-from graphc_llvm.jit import assembly, compile_object, load_objects
+from graphc_llvm.jit import assembly, compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.target import NAMED_TARGETS, host_target, parse_target
 
 
@@ -121,7 +122,8 @@ def test_libraries_with_equal_symbols_live_side_by_side(native):
 
 _FRAGMENTED = """
 import ctypes, mmap
-from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.jit import compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.target import host_target
 
 libc = ctypes.CDLL(None)

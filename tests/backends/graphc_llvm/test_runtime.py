@@ -19,7 +19,8 @@ from graphc.errors import GraphcError
 from graphc_llvm import emit
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.emit import I32, I64, PTR, i32, i64
-from graphc_llvm.jit import compile_object, load_objects
+from graphc_llvm.jit import compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.runtime import runtime, runtime_ir
 from graphc_llvm.target import host_target, parse_target
 

@@ -11,7 +11,8 @@ import pytest
 
 from graphc.errors import ArtifactError
 from graphc_llvm import emit
-from graphc_llvm.jit import assembly, compile_object, load_objects
+from graphc_llvm.jit import assembly, compile_object
+from graphc_llvm.linker import load_objects
 from graphc_llvm.math import emit_cast, emit_scalar_op, load_bool, store_bool
 from graphc_llvm.math.table import COMPARISONS
 from graphc_llvm.target import Target, check_runs_here, parse_target
