@@ -37,13 +37,15 @@ Converter: TypeAlias = Callable[["Call"], Results]
 
 @dataclass(frozen=True)
 class Within:
-    """What becomes of a graph among the attributes: its outputs with its nodes put in place, or it as a closed graph.
+    """What becomes of graphs among the attributes: outputs with the nodes put in place, or closed graphs.
 
-    `region` also gives the values that the graph captures, which follow its own inputs.
+    `regions` also gives the values that the graphs capture, the same for each, which follow their own inputs. `attempt`
+    is for what may fail: a conversion's results, None where it is refused.
     """
 
     inline: Callable[[GraphProto, Sequence[Item]], list[Item]]
-    region: Callable[[GraphProto, Sequence[TensorType]], tuple[Graph, list[Value]]]
+    regions: Callable[[Sequence[GraphProto], Sequence[TensorType]], tuple[list[Graph], list[Value]]]
+    attempt: Callable[[Callable[[], Results]], Results]
 
 
 class Call:
@@ -151,12 +153,13 @@ class Call:
         """A known i64 or bool of rank 0."""
         return Tensor.of(np.array(value, np.bool_ if isinstance(value, bool) else np.int64))
 
-    def truth(self, item: Item) -> bool:
-        """A known condition; refused where it depends on a run's data."""
-        known = self.contents.known(item) if isinstance(item, Tensor) else None
-        if known is None or known.size != 1:
-            raise Refused("its condition must not depend on the data of a run")
-        return bool(known.reshape(-1)[0])
+    def truth(self, item: Item) -> bool | None:
+        """A condition; None where it depends on a run's data or dims. ModelError where it isn't one element."""
+        if not isinstance(item, Tensor) or item.type.size != 1:
+            raise self.wrong("a condition must be one element", item.type if isinstance(item, Tensor) else "a sequence")
+        known = self.contents.known(item)
+        (only,) = (None,) if known is None else known.reshape(-1).tolist()
+        return None if only is None or isinstance(only, Expr) else bool(only)
 
     # Attributes
 

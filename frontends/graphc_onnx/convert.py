@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from graphc.errors import GraphcError, ModelError, Unsupported, UnsupportedOpError
@@ -16,12 +15,14 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc_onnx.call import Call, Results, Within
 from graphc_onnx.converters import CONVERTERS
+from graphc_onnx.functions import function_body, given_attributes, without_operands
 from graphc_onnx.imported import (
     ONNX_DTYPES,
     Contents,
     Item,
     Refused,
     Tensor,
+    Unknown,
     as_model_error,
     check_size,
     materialize,
@@ -60,10 +61,6 @@ class Scope:
 
     def layer(self, node: NodeProto) -> str:
         return "/".join((*self.path, layer_name(node)))
-
-
-class Unknown(Exception):
-    """An operand comes from a node that was refused, so nothing can be said of this one."""
 
 
 def convert(
@@ -277,7 +274,7 @@ class Importer:
         attributes = node_attributes(node, schema, scope.bound)
         converter = CONVERTERS.get((domain, node.op_type))
         if converter is None:
-            body = _function_body(node.op_type, scope.opsets[domain], domain)
+            body = function_body(node.op_type, scope.opsets[domain], domain)
             if body is None:
                 raise Refused("there is no conversion for this operator")
             self.function(node, body, scope, self.call_attributes(node, body, scope))
@@ -299,7 +296,7 @@ class Importer:
 
         opset = scope.opsets[normal_domain(node.domain)]
         outputs = tuple(node.output)
-        within = Within(inline, lambda graph, types: self.region(graph, types, scope, layer))
+        within = Within(inline, lambda graphs, types: self.regions(graphs, types, scope, layer), self.attempt)
         return Call(
             node.op_type, layer, opset, attributes, operands, outputs, builder, self.contents, within, self.mode
         )
@@ -348,40 +345,81 @@ class Importer:
         self.enter(graph.node, inner)
         return self.required([info.name for info in graph.output], inner)
 
+    def regions(
+        self, protos: Sequence[GraphProto], types: Sequence[TensorType], scope: Scope, layer: str
+    ) -> tuple[list[Graph], list[Value]]:
+        """Subgraphs as closed graphs with inputs of these types, then captures, the same for each; and what they capture."""
+        captured: dict[str, list[Value]] = {}
+        for name in sorted(set[str]().union(*map(free_names, protos))):
+            item = scope.names.get(name)
+            if item is None:
+                raise Unknown
+            captured[name] = [materialize(Builder(self.graph), t) for t in _tensors(item) if not self.is_constant(t)]
+        graphs: list[Graph] = []
+        for proto in protos:
+            with suppress(Unknown):
+                graphs.append(self.region(proto, types, captured, scope, layer))
+        if len(graphs) < len(protos):
+            raise Unknown
+        captures = [v for values in captured.values() for v in values]
+        kept = []
+        for i, capture in reversed(list(enumerate(captures, len(types)))):
+            if any(g.inputs[i].uses for g in graphs):
+                kept.append(capture)
+            else:
+                for g in graphs:
+                    g.remove_input(g.inputs[i])
+        return graphs, kept[::-1]
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a region has the tensor as a constant of its own: its contents are known, and it isn't to be learned."""
+        learns = self.mode.learned is not None and self.mode.learned.owns(tensor)
+        return self.contents.known(tensor) is not None and not learns
+
     def region(
-        self, proto: GraphProto, types: Sequence[TensorType], scope: Scope, layer: str
-    ) -> tuple[Graph, list[Value]]:
-        """A subgraph as a closed graph with inputs of these types, then captures; and what it captures."""
+        self, proto: GraphProto, types: Sequence[TensorType], captured: Iterable[str], scope: Scope, layer: str
+    ) -> Graph:
+        """A subgraph as a closed graph with inputs of these types, then what it captures of the graph around it."""
         inner = Importer(self.model)
         inner.mode = self.mode
         inner.unsupported, inner.known_bad = self.unsupported, self.known_bad
         inner.depth, inner.inlined = self.depth, self.inlined
+
+        def outside(tensor: Tensor, name: str) -> Tensor:
+            if self.is_constant(tensor):
+                return Tensor(tensor.type, known=self.contents.known(tensor), name=tensor.name)
+            return Tensor(tensor.type, value=inner.graph.add_input(name, tensor.type))
+
         names: dict[str, Item | None] = {}
         for info, type in zip(proto.input, types, strict=True):
             names[info.name] = Tensor(type, value=inner.graph.add_input(info.name, type))
-        captures: list[Value] = []
-        for name in sorted(free_names(proto)):
-            item = scope.names.get(name)
-            if item is None:
-                raise Unknown
-            if not isinstance(item, Tensor):
-                raise Refused("a sequence from outside of the body isn't supported")
-            known = self.contents.known(item)
-            learns = self.mode.learned is not None and self.mode.learned.owns(item)
-            if known is not None and not learns:
-                names[name] = Tensor(item.type, known=known)
-                continue
-            captures.append(materialize(Builder(self.graph), item))
-            names[name] = Tensor(item.type, value=inner.graph.add_input(name, item.type))
+        for name in captured:
+            item = scope.names[name]
+            assert item is not None
+            if isinstance(item, Tensor):
+                names[name] = outside(item, name)
+            else:
+                names[name] = tuple(outside(t, name) for t in item)
         body = Scope(names, scope.opsets, scope.bound, (*scope.path, layer.rpartition("/")[2]))
         inner.initializers(proto, body)
-        inner.enter(proto.node, body)
-        self.inlined = inner.inlined
-        found = inner.required([info.name for info in proto.output], body)
-        b = Builder(inner.graph)
-        inner.graph.set_outputs([materialize(b, item) for item in found if isinstance(item, Tensor)])
+        try:
+            inner.enter(proto.node, body)
+        finally:
+            self.inlined = inner.inlined
+        b = Builder(inner.graph, origin=(layer,))
+        inner.graph.set_outputs([_returned(b, item) for item in inner.required((o.name for o in proto.output), body)])
         inner.drop_unused()
-        return inner.graph, captures
+        return inner.graph
+
+    def attempt(self, convert: Callable[[], Results]) -> Results:
+        """What a conversion gives, or None where it was refused, whose reasons are then forgotten."""
+        told, needed = len(self.unsupported), self.needed
+        try:
+            return convert()
+        except (Unknown, Refused):
+            del self.unsupported[told:]
+            self.needed = needed
+            return None
 
     def function(
         self, node: NodeProto, function: FunctionProto, scope: Scope, bound: Mapping[str, AttributeProto]
@@ -394,7 +432,7 @@ class Importer:
         opsets = {**scope.opsets, **own}
         inner = Scope(names, opsets, bound, (*scope.path, layer_name(node)))
         absent = {n for n in function.input if names[n] is None}
-        self.enter([_without(n, absent) for n in function.node] if absent else function.node, inner)
+        self.enter([without_operands(n, absent) for n in function.node] if absent else function.node, inner)
         found = self.required(function.output[: len(node.output)], inner)
         scope.names.update((name, item) for name, item in zip(node.output, found, strict=False) if name)
 
@@ -415,44 +453,20 @@ class Importer:
 
     def call_attributes(self, node: NodeProto, function: FunctionProto, scope: Scope) -> dict[str, AttributeProto]:
         defaults = {a.name: a for a in function.attribute_proto}
-        return defaults | _given_attributes(node, scope)
+        return defaults | given_attributes(node, scope.bound)
+
+
+def _tensors(item: Item) -> tuple[Tensor, ...]:
+    return (item,) if isinstance(item, Tensor) else item
+
+
+def _returned(b: Builder, item: Item) -> Value:
+    if not isinstance(item, Tensor):
+        raise Refused("a sequence that a branch or a loop's body returns isn't supported")
+    return materialize(b, item)
 
 
 _FOREIGN = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
-
-
-def _given_attributes(node: NodeProto, scope: Scope) -> dict[str, AttributeProto]:
-    """The attributes of a call, those that refer to the call around it replaced by what that gives."""
-    given: dict[str, AttributeProto] = {}
-    for attribute in node.attribute:
-        if not attribute.ref_attr_name:
-            given[attribute.name] = attribute
-        elif attribute.ref_attr_name in (scope.bound or {}):
-            given[attribute.name] = (scope.bound or {})[attribute.ref_attr_name]
-    return given
-
-
-def _without(node: NodeProto, absent: set[str]) -> NodeProto:
-    """The node with operands that the call leaves out left out."""
-    if not absent.intersection(node.input):
-        return node
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = ["" if name in absent else name for name in node.input]
-    return copy
-
-
-def _function_body(op_type: str, opset: int, domain: str) -> FunctionProto | None:
-    """The function that ONNX defines the operator by, in terms of the model's opset; None where there is none."""
-    schema: Any = onnx.defs.get_schema(op_type, opset, domain)
-    versions = [v for v in schema.function_opset_versions if v <= opset]
-    if not schema.has_function or not versions:
-        return None
-    body = FunctionProto()
-    body.ParseFromString(schema.get_function_with_opset_version(max(versions)))
-    defaults = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}
-    body.attribute_proto.extend(defaults.values())
-    return body
 
 
 def _identifier(name: str) -> str:

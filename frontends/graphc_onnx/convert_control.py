@@ -1,4 +1,4 @@
-"""Control flow that is known at import: branches taken, loops unrolled; Scan as the operator of that name."""
+"""If and Scan: a branch that is known is taken at import, one that data chooses becomes the operator `if`."""
 
 from __future__ import annotations
 
@@ -8,57 +8,27 @@ from onnx import GraphProto
 
 from graphc.ir.graph import Value
 from graphc_onnx.call import Call, Converter
-from graphc_onnx.imported import Item, Refused, Tensor
-
-# Steps of a loop that are put one after another.
-_MOST_STEPS = 256
+from graphc_onnx.convert_loop import convert_loop
+from graphc_onnx.imported import Item, Refused, Unknown, sources
 
 
-def _if(c: Call) -> list[Item]:
-    """The branch that a known condition chooses, in place of the node."""
-    condition = c.numbers(0, "condition")
-    if condition.size != 1:
-        raise c.wrong("the condition must be one element", list(condition.shape))
-    return c.within.inline(c.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"), ())
-
-
-def _loop(c: Call) -> list[Item]:
-    """The body as often as known trip count and conditions say."""
-    body: GraphProto = c.get("body")
-    trips = c.integer(0, "trip count") if c.has(0) else None
-    go = not c.has(1) or bool(c.numbers(1, "condition").reshape(-1)[0])
-    state = list(c.operands[2:])
-    if any(s is None for s in state):
-        raise c.wrong("an initial value is left out")
-    if len(body.input) != 2 + len(state):
-        raise c.wrong("the body takes another number of values", len(body.input), 2 + len(state))
-    collected: list[list[Tensor]] = [[] for _ in range(len(body.output) - 1 - len(state))]
-    step = 0
-    while go and (trips is None or step < trips):
-        if step >= _MOST_STEPS:
-            raise Refused(f"a loop of more than {_MOST_STEPS} steps isn't supported")
-        condition, *rest = c.within.inline(body, (c.known_scalar(step), c.known_scalar(True), *_items(state)))
-        state = list(rest[: len(state)])
-        for column, value in zip(collected, rest[len(state) :], strict=True):
-            if not isinstance(value, Tensor):
-                raise Refused("a loop that collects sequences isn't supported")
-            column.append(value)
-        go = c.truth(condition)
-        step += 1
-    return [*_items(state), *(_stacked(c, column) for column in collected)]
-
-
-def _items(state: list[Item | None]) -> list[Item]:
-    return [s for s in state if s is not None]
-
-
-def _stacked(c: Call, column: list[Tensor]) -> Tensor:
-    """What the steps gave, along a new first axis."""
-    if not column:
-        raise Refused("a loop without a step has results of unknown shape")
-    parts = [c.b.reshape(v, (1, *v.type.shape)) for v in map(c.value, column)]
-    value = parts[0] if len(parts) == 1 else c.b.op("concat", *parts, axis=0)
-    return Tensor(value.type, value=value)
+def _if(c: Call) -> Sequence[Item | Value]:
+    """The branch that a known condition chooses, in place of the node; else both, as regions."""
+    branches: list[GraphProto] = [c.get("then_branch"), c.get("else_branch")]
+    known = c.truth(c.tensor(0))
+    if known is not None:
+        return c.within.inline(branches[0 if known else 1], ())
+    condition = c.b.cast(c.b.reshape(c.x(), ()), c.dtype(9))
+    inputs = sources(condition)
+    try:
+        (then, otherwise), captures = c.within.regions(branches, ())
+    except Unknown:
+        raise Refused("data chooses its branch, and one of them isn't supported", inputs) from None
+    for info, x, y in zip(branches[0].output, then.outputs, otherwise.outputs, strict=True):
+        if x.type != y.type:
+            reason = f"data chooses its branch, so {info.name} must be of one type in both, not {x.type} and {y.type}"
+            raise Refused(reason, inputs)
+    return list(c.b.ops("if", condition, *captures, then=then, otherwise=otherwise))
 
 
 def _scan(c: Call) -> list[Value]:
@@ -74,7 +44,7 @@ def _scan(c: Call) -> list[Value]:
     axes, backwards = _per_sequence(c, "scan_input", scanned)
     xs = [_time_first(c, x, axis, turned) for x, axis, turned in zip(xs, axes, backwards, strict=True)]
     types = [*(s.type for s in states), *(x.type.with_shape(x.type.shape[1:]) for x in xs)]
-    graph, captures = c.within.region(body, types)
+    (graph,), captures = c.within.regions([body], types)
     results = c.b.ops("scan", *states, *xs, *captures, body=graph, carries=carries, scanned=scanned)
     axes, backwards = _per_sequence(c, "scan_output", len(results) - carries)
     ys = [_time_at(c, y, axis, turned) for y, axis, turned in zip(results[carries:], axes, backwards, strict=True)]
@@ -101,4 +71,4 @@ def _time_at(c: Call, y: Value, axis: int, turned: int) -> Value:
     return c.b.transpose(y, (*range(1, at + 1), 0, *range(at + 1, y.type.rank)))
 
 
-CONVERTERS: Mapping[str, Converter] = {"If": _if, "Loop": _loop, "Scan": _scan}
+CONVERTERS: Mapping[str, Converter] = {"If": _if, "Loop": convert_loop, "Scan": _scan}

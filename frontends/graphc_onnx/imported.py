@@ -11,7 +11,7 @@ from onnx import TensorProto
 from graphc.errors import GraphcError, ModelError, NumericError, ShapeError
 from graphc.interpreter import run_node
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, Expr
 from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
 
@@ -40,6 +40,10 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.inputs = inputs
+
+
+class Unknown(Exception):
+    """An operand comes from a node that was refused, so nothing can be said of this one."""
 
 
 class Tensor:
@@ -136,8 +140,9 @@ class Contents:
 
 
 def _is_closed(node: Node) -> bool:
-    """Whether the node's attributes hold no symbol."""
-    return not any(isinstance(d, Expr) for a in node.attributes.values() for d in (a if isinstance(a, tuple) else (a,)))
+    """Whether the node's attributes hold no symbol, and no region: how long a loop runs, a file may choose."""
+    held = [d for a in node.attributes.values() for d in (a if isinstance(a, tuple) else (a,))]
+    return not any(isinstance(d, (Expr, Graph)) for d in held)
 
 
 def sources(value: Value) -> frozenset[str]:

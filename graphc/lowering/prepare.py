@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.tensor_data import TensorData
 
 
@@ -10,7 +10,8 @@ def split_prepare(graph: Graph) -> tuple[Graph, Graph, list[TensorData]]:
     """(prepare, main, weights): prepare(weights) gives main's last inputs. The graph itself is left as it is.
 
     Literals (constants of one element) and what is made of them stay in main, where they are part of the code. So do
-    broadcasts, which would take memory, and views of a `materialize`, which say how main reads what lies in memory.
+    broadcasts, which would take memory, views of a `materialize`, which say how main reads what lies in memory, and loops
+    that data ends: loading a model must not hang.
     """
     split = _Split(graph, _constants(graph), _literals(graph))
     for node in graph.nodes:
@@ -31,9 +32,15 @@ def _constants(graph: Graph) -> set[Value]:
     found: set[Value] = set()
     for node in graph.nodes:
         depends_on_constants = node.op.name == "constant" or (node.operands and all(v in found for v in node.operands))
-        if depends_on_constants and "terminal" not in node.op.traits and not node.symbols():
+        if depends_on_constants and "terminal" not in node.op.traits and not node.symbols() and not _loops(node):
             found.update(node.results)
     return found
+
+
+def _loops(node: Node) -> bool:
+    """Whether the node is a `while`, or has one in a region."""
+    regions = (a for a in node.attributes.values() if isinstance(a, Graph))
+    return node.op.name == "while" or any(_loops(n) for region in regions for n in region.nodes)
 
 
 def _literals(graph: Graph) -> set[Value]:

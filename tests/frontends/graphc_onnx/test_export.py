@@ -25,9 +25,6 @@ IMPOSSIBLE = {"conv_weight_grad", "cumprod"}
 REASONS = ("doesn't take this element type", "one axis at least", "gives no such size", "sorts along an axis")
 """Why single samples can't be written: ONNX's element types, windows over nothing, a size, a sort of rank 0."""
 
-NO_IMPORT = {"if", "while"}
-"""Written, but of conditions that import refuses: those are run in onnxruntime alone."""
-
 OPERATORS = [op.name for op in core_operators().values()]
 TOLERANCE = {"f16": 2e-2, "bf16": 1e-1, "f32": 2e-5, "f64": 1e-9}
 
@@ -60,7 +57,7 @@ def close(found: list[np.ndarray], expected: list[np.ndarray], tolerance: float)
             np.testing.assert_allclose(np.where(np.isnan(e) & (f == 0), e, f), e, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [o for o in OPERATORS if o not in IMPOSSIBLE | NO_IMPORT])
+@pytest.mark.parametrize("name", [o for o in OPERATORS if o not in IMPOSSIBLE])
 def test_every_operator_there_and_back(name: str) -> None:
     count = 0
     for case in singles(name):

@@ -237,10 +237,6 @@ def test_a_known_condition_takes_its_branch() -> None:
     inputs = {"x": (FLOAT, [3])}
     for flag, op in ((True, "relu"), (False, "neg")):
         assert operators(import_model(model([choice], inputs, ["y"], {"flag": np.array(flag)}))) == [op]
-    with pytest.raises(
-        UnsupportedOpError, match=r"If: its condition must not depend on the data of a run, here on flag"
-    ):
-        import_model(model([choice], {**inputs, "flag": (BOOL, [])}, ["y"]))
 
 
 def loop_body(*nodes: NodeProto) -> Any:
@@ -264,20 +260,6 @@ def test_a_loop_of_known_length_is_unrolled() -> None:
     y, ys = interpret(graph, [x])
     np.testing.assert_allclose(y, 5 * x, rtol=1e-6)
     np.testing.assert_allclose(ys, np.stack([(i + 2) * x for i in range(4)]), rtol=1e-6)
-
-
-def test_a_long_loop_is_refused_in_time() -> None:
-    inner = node("Loop", ["many", "", "state"], ["deep", "unused"], body=loop_body(
-        node("Add", ["state", "x"], ["next"]), node("Identity", ["next"], ["seen"]), node("Identity", ["go"], ["more"])
-    ))  # fmt: skip
-    outer = loop_body(inner, node("Neg", ["deep"], ["next"]), node("Identity", ["next"], ["seen"]),
-                      node("Identity", ["go"], ["more"]))  # fmt: skip
-    start = time.perf_counter()
-    for trips in (100_000_000, 250):
-        loop = node("Loop", ["many", "", "x"], ["y", "ys"], body=outer)
-        with pytest.raises((UnsupportedOpError, ModelError), match=r"steps|too many"):
-            import_model(model([loop], {"x": (FLOAT, [3])}, ["y"], {"many": np.int64(trips)}))
-    assert time.perf_counter() - start < 20  # seconds; two refusals, on a machine that may be busy
 
 
 def test_scan_becomes_one_node_with_captures() -> None:
