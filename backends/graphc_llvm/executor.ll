@@ -1,9 +1,11 @@
 ; The program walker: a program is a table of steps, which executor.py describes and fills in.
 
-%Step = type { ptr, ptr, ptr, i64, i64, i64, i64, ptr }  ; kernel, slots, dims, slot count, n, scratch bytes, threads, loop
+; kernel, slots, dims, slot count, n, scratch bytes, threads, whether to wake sleeping ones, loop
+%Step = type { ptr, ptr, ptr, i64, i64, i64, i32, i32, ptr }
 %Slot = type { i64, i64 }                                ; index of a base address, offset in bytes
-; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be
-%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64, i64, i64, i64, i64 }
+; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be,
+; threads to wake for its short steps
+%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64, i64, i64, i64, i64, i64 }
 %Slice = type { i64, i64, i64, i64 }                     ; base that is set, base it is computed from, offset, stride
 %Copy = type { i64, i64, i64, i64, i64 }                 ; target base and offset, source base and offset, bytes
 %Time = type { i64, i64 }
@@ -57,8 +59,12 @@ begin:
   %bytes_field = getelementptr %Step, ptr %s, i32 0, i32 5
   %bytes = load i64, ptr %bytes_field
   %threads_field = getelementptr %Step, ptr %s, i32 0, i32 6
-  %threads = load i64, ptr %threads_field
-  %loop_field = getelementptr %Step, ptr %s, i32 0, i32 7
+  %threads32 = load i32, ptr %threads_field
+  %threads = sext i32 %threads32 to i64
+  %wake_field = getelementptr %Step, ptr %s, i32 0, i32 7
+  %wake_flag = load i32, ptr %wake_field
+  %wake = icmp ne i32 %wake_flag, 0
+  %loop_field = getelementptr %Step, ptr %s, i32 0, i32 8
   %loop = load ptr, ptr %loop_field
   %has_slots = icmp sgt i64 %slot_count, 0
   br i1 %has_slots, label %slot, label %dispatch
@@ -90,7 +96,7 @@ copy:
   call ptr @memmove(ptr %target, ptr %source, i64 %n)
   br label %check
 launch:
-  %launch_status = call i32 @run_kernel(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %n, i64 %threads)
+  %launch_status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %n, i64 %threads, i1 %wake)
   br label %check
 check:
   %status = phi i32 [ %loop_status, %iterate ], [ 0, %copy ], [ %launch_status, %launch ]
@@ -145,12 +151,20 @@ entry:
   %expected_field = getelementptr %Loop, ptr %loop, i32 0, i32 11
   %expected_flag = load i64, ptr %expected_field
   %expected = icmp ne i64 %expected_flag, 0
+  %threads_field = getelementptr %Loop, ptr %loop, i32 0, i32 12
+  %threads = load i64, ptr %threads_field
   %last = sub i64 %trips, 1
   %backwards = icmp ne i64 %reverse, 0
   %some = icmp sgt i64 %trips, 0
-  br i1 %some, label %trip, label %done
+  br i1 %some, label %prepare, label %done
+prepare:
+  %shared = icmp sgt i64 %threads, 1
+  br i1 %shared, label %call, label %trip
+call:
+  call void @call_workers(i64 %threads)
+  br label %trip
 trip:
-  %i = phi i64 [ 0, %entry ], [ %i_next, %next ]
+  %i = phi i64 [ 0, %prepare ], [ 0, %call ], [ %i_next, %next ]
   br i1 %conditional, label %ask, label %go
 ask:
   %condition_at = call ptr @address(ptr %bases, i64 %condition, i64 %condition_offset)

@@ -23,9 +23,11 @@ from graphc_llvm.entry import CallContext
 ALIGNMENT = 64
 KEPT_BYTES = 512 << 20
 """Arenas that a program keeps for later calls take no more, but for the one that a call needs."""
-_WORTH_A_THREAD = 20e-6
-"""Seconds of work below which a second thread costs more than it brings."""
-_FLOPS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 1e10
+_WORTH_WAKING = 20e-6
+"""Seconds of work, in one step or in all trips of a loop, below which waking a thread costs more than it brings."""
+_WORTH_SHARING = 1e-6
+"""Seconds of a step below which even a thread that waits for it takes longer to be told than it saves."""
+_FLOPS_PER_SECOND, _BYTES_PER_SECOND, _CACHED_BYTES_PER_SECOND = 5e10, 1e10, 1e11
 _ENDLESS = 2**62
 """Operations that no run lives to finish; below, no count overflows 64 bits."""
 _PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -41,7 +43,8 @@ class _Step(ctypes.Structure):
         ("slot_count", ctypes.c_int64),
         ("n", ctypes.c_int64),
         ("scratch", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
+        ("threads", ctypes.c_int32),
+        ("wake", ctypes.c_int32),
         ("loop", ctypes.c_void_p),
     ]
 
@@ -62,6 +65,7 @@ class _Loop(ctypes.Structure):
         ("condition_base", ctypes.c_int64),
         ("condition_offset", ctypes.c_int64),
         ("expected", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
     ]
 
 
@@ -96,7 +100,6 @@ class Instance:
         lifetimes = [Lifetime(b.first, b.last, self.at(b.bytes)) for b in program.buffers]
         self.offsets, self.arena_bytes = plan(lifetimes)
         self.scratch_bytes = 0
-        self.step_threads: list[int] = []
         self.table = self.steps(program.steps)
         self.frame_bytes = self.arena_bytes + self.scratch_bytes
         self._most_frames = max(1, KEPT_BYTES // max(self.frame_bytes, 1))
@@ -105,16 +108,17 @@ class Instance:
         """A dim's value here."""
         return dim if isinstance(dim, int) else evaluate(dim, self.dims)
 
-    def steps(self, steps: Sequence[Step]) -> Any:
+    def steps(self, steps: Sequence[Step], trips: int = 1) -> Any:
+        """The native table of steps that are run `trips` times."""
         table = (_Step * max(len(steps), 1))()
         for record, step in zip(table, steps, strict=False):
-            self.fill(record, step)
+            self.fill(record, step, trips)
         self._kept.append(table)
         return table
 
-    def fill(self, record: _Step, step: Step) -> None:
+    def fill(self, record: _Step, step: Step, trips: int) -> None:
         if isinstance(step, LoopStep):
-            record.loop = ctypes.addressof(self.loop(step))
+            record.loop = ctypes.addressof(self.loop(step, trips))
             return
         if isinstance(step, CopyStep):
             record.n = self.at(step.bytes)
@@ -123,8 +127,9 @@ class Instance:
         assert isinstance(step, KernelStep)
         if any(self.at(d) == 0 for d in step.nonempty):
             raise NumericError(f"{step.name} met an extreme of no elements", layer=", ".join(step.origin) or None)
-        seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / _BYTES_PER_SECOND
-        self.seconds += seconds
+        rate = _BYTES_PER_SECOND if trips == 1 else _CACHED_BYTES_PER_SECOND
+        seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / rate
+        self.seconds += seconds * trips
         if self.at(step.flops) >= _ENDLESS:
             what = f"{step.name} is more work than can ever be done"
             raise GraphcError(what, layer=", ".join(step.origin) or None, seen=f"{self.at(step.flops)} operations")
@@ -133,15 +138,15 @@ class Instance:
         record.slots, record.slot_count = self.longs(self.slots(step.operands)), len(step.operands)
         record.dims = self.longs([self.at(d) for d in step.dims])
         record.n, record.scratch = work, scratch
-        record.threads = max(1, min(self.threads, work, int(seconds / _WORTH_A_THREAD)))
+        worth = min(seconds * trips / _WORTH_WAKING, seconds / _WORTH_SHARING)
+        record.threads = max(1, min(self.threads, work, int(worth)))
+        record.wake = seconds >= record.threads * _WORTH_WAKING
         self.scratch_bytes = max(self.scratch_bytes, scratch * record.threads)
 
-    def loop(self, step: LoopStep) -> _Loop:
+    def loop(self, step: LoopStep, outer: int) -> _Loop:
         trips = self.at(step.trips)
-        before = self.seconds
-        table = self.steps(step.steps)
-        if step.condition is None:  # otherwise one trip is counted, since nobody knows
-            self.seconds = before + (self.seconds - before) * trips
+        # Where a condition ends it, one trip is counted, since nobody knows.
+        table = self.steps(step.steps, outer if step.condition is not None else outer * trips)
         slices = [x for s in step.slices for x in (s.base, *self.slot(s.source), self.at(s.stride))]
         copies = [x for c in step.carries for x in (*self.slot(c.target), *self.slot(c.source), self.at(c.bytes))]
         loop = _Loop(
@@ -156,6 +161,7 @@ class Instance:
             step.condition is not None,
             *(self.slot(step.condition) if step.condition is not None else (0, 0)),
             step.expected,
+            max((r.threads for r in table if not r.wake), default=1),
         )
         self._kept.append(loop)
         return loop

@@ -1,26 +1,23 @@
 ; The thread pool. One copy of this module lives in a process; runtime.py adds the parts that depend on the CPU (@pause,
 ; @futex_number) and tells the functions' contracts.
 ;
-; A job is offered by opening @gate. Workers that come in time join it, by counting themselves in; each then takes chunks
-; from @next until none is left. The caller takes chunks too, closes the gate, and waits only for those who joined. So a
-; worker that wakes late finds the gate closed and touches nothing.
-;
-; @gate: bits 0-9 workers inside, 10-19 workers that have joined, 20-29 how many may join, 30 open. All in one word, so
-; that joining a later job by a stale comparison is joining that job properly.
+; A job is a kernel's range in chunks. Offering one is writing its fields, then its ticket: bits 0-15 the next chunk that
+; nobody has claimed, 16-31 the number of chunks, 32-63 a count of jobs. Whoever adds one to the ticket and sees a next
+; chunk below their number has claimed it, of whichever job the ticket then is: a job's fields stay as they are until its
+; chunks are all done, so they may be read after the claim, never before. Nobody joins a job or leaves it: who comes late
+; claims nothing and is waited for by no one. A short job costs three passages of a cache line between two cores: the
+; ticket there, the claim, and @done back.
 
+; ticket, kernel, pointers, dims, scratch, bytes of scratch for each chunk, n: one cache line
+%Job = type { i64, ptr, ptr, ptr, ptr, i64, i64 }
+%Part = type { ptr, ptr }  ; what parallel_for's kernel calls: a function and its context
+
+@job = internal global %Job zeroinitializer, align 128
+@done = internal global i64 0, align 128        ; chunks that workers have done, ever
+@status = internal global i32 0, align 128      ; the job's first failure
+@sleepers = internal global i32 0, align 128    ; no fewer than the workers that sleep until the count of jobs changes
 @lock = internal global i32 0, align 128        ; 1 while a job runs
-@generation = internal global i32 0, align 128  ; counts jobs; sleeping workers wait for it to change
-@sleepers = internal global i32 0, align 128
-@gate = internal global i32 0, align 128
-@next = internal global i64 0, align 128        ; the next chunk that nobody has taken
-@started = internal global i64 0, align 128     ; workers of this process; the job's fields follow, on the same line
-@fn = internal global ptr null
-@context = internal global ptr null
-@n = internal global i64 0
-@chunks = internal global i64 0
-@status = internal global i32 0, align 128
-
-%Launch = type { ptr, ptr, ptr, ptr, i64 }  ; kernel, pointers, dims, scratch, bytes of scratch for each worker
+@started = internal global i64 0                ; workers of this process
 
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
@@ -29,99 +26,94 @@ declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
 declare i32 @sigdelset(ptr, i32)
+declare i32 @llvm.umin.i32(i32, i32)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
 
 define i32 @run_kernel(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %scratch_bytes, i64 %n, i64 %threads) {
-  %launch = alloca %Launch
-  %alone = icmp sle i64 %threads, 1
-  br i1 %alone, label %here, label %pool
-here:
-  %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 0, i64 %n)
-  ret i32 %status
-pool:
-  store ptr %kernel, ptr %launch
-  %pointers_field = getelementptr %Launch, ptr %launch, i32 0, i32 1
-  store ptr %pointers, ptr %pointers_field
-  %dims_field = getelementptr %Launch, ptr %launch, i32 0, i32 2
-  store ptr %dims, ptr %dims_field
-  %scratch_field = getelementptr %Launch, ptr %launch, i32 0, i32 3
-  store ptr %scratch, ptr %scratch_field
-  %bytes_field = getelementptr %Launch, ptr %launch, i32 0, i32 4
-  store i64 %scratch_bytes, ptr %bytes_field
-  %pool_status = call i32 @parallel_for(ptr @run_part, ptr %launch, i64 %n, i64 %threads)
-  ret i32 %pool_status
-}
-
-define internal i32 @run_part(ptr %launch, i64 %begin, i64 %end, i64 %worker) {
-  %kernel = load ptr, ptr %launch
-  %pointers_field = getelementptr %Launch, ptr %launch, i32 0, i32 1
-  %pointers = load ptr, ptr %pointers_field
-  %dims_field = getelementptr %Launch, ptr %launch, i32 0, i32 2
-  %dims = load ptr, ptr %dims_field
-  %scratch_field = getelementptr %Launch, ptr %launch, i32 0, i32 3
-  %scratch = load ptr, ptr %scratch_field
-  %bytes_field = getelementptr %Launch, ptr %launch, i32 0, i32 4
-  %bytes = load i64, ptr %bytes_field
-  %offset = mul i64 %worker, %bytes
-  %own_scratch = getelementptr i8, ptr %scratch, i64 %offset
-  %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %own_scratch, i64 %begin, i64 %end)
+  %status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %scratch_bytes, i64 %n, i64 %threads, i1 true)
   ret i32 %status
 }
 
 define i32 @parallel_for(ptr %fn, ptr %context, i64 %n, i64 %threads) {
 entry:
-  %wanted = call i64 @llvm.smin.i64(i64 %threads, i64 512)
-  %chunks = call i64 @llvm.smin.i64(i64 %n, i64 %wanted)
+  %part = alloca %Part
   %empty = icmp sle i64 %n, 0
   br i1 %empty, label %nothing, label %some
 nothing:
   ret i32 0
 some:
+  store ptr %fn, ptr %part
+  %context_field = getelementptr %Part, ptr %part, i32 0, i32 1
+  store ptr %context, ptr %context_field
+  %status = call i32 @share(ptr @run_part, ptr %part, ptr null, ptr null, i64 1, i64 %n, i64 %threads, i1 true)
+  ret i32 %status
+}
+
+; A kernel that calls a function with its worker's number: scratch of a byte each, counted from null, is that number.
+define internal i32 @run_part(ptr %part, ptr %dims, ptr %scratch, i64 %begin, i64 %end) {
+  %fn = load ptr, ptr %part
+  %context_field = getelementptr %Part, ptr %part, i32 0, i32 1
+  %context = load ptr, ptr %context_field
+  %worker = ptrtoint ptr %scratch to i64
+  %status = call i32 %fn(ptr %context, i64 %begin, i64 %end, i64 %worker)
+  ret i32 %status
+}
+
+; run_kernel; without %wake, workers that sleep are left asleep.
+define internal i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %n, i64 %threads, i1 %wake) {
+entry:
+  %wanted = call i64 @llvm.smin.i64(i64 %threads, i64 512)
+  %chunks = call i64 @llvm.smin.i64(i64 %n, i64 %wanted)
   %whole = icmp sle i64 %chunks, 1
   br i1 %whole, label %direct, label %many
 direct:
-  %direct_status = call i32 %fn(ptr %context, i64 0, i64 %n, i64 0)
+  %direct_status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 0, i64 %n)
   ret i32 %direct_status
 many:
   %locked = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
   %owner = extractvalue { i32, i1 } %locked, 1
   br i1 %owner, label %offer, label %inline
 inline:  ; a nested call, or the pool is at another caller's service: the same chunks, one after the other
-  %inline_status = call i32 @run_inline(ptr %fn, ptr %context, i64 %n, i64 %chunks)
+  %inline_status = call i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %n, i64 %chunks)
   ret i32 %inline_status
 offer:
   %others = sub i64 %chunks, 1
   call void @start_workers(i64 %others)
-  %running = load i64, ptr @started
-  %helpers = call i64 @llvm.umin.i64(i64 %others, i64 %running)
-  store ptr %fn, ptr @fn
-  store ptr %context, ptr @context
-  store i64 %n, ptr @n
-  store i64 %chunks, ptr @chunks
-  store atomic i64 0, ptr @next monotonic, align 8
+  store ptr %kernel, ptr getelementptr (%Job, ptr @job, i32 0, i32 1)
+  store ptr %pointers, ptr getelementptr (%Job, ptr @job, i32 0, i32 2)
+  store ptr %dims, ptr getelementptr (%Job, ptr @job, i32 0, i32 3)
+  store ptr %scratch, ptr getelementptr (%Job, ptr @job, i32 0, i32 4)
+  store i64 %bytes, ptr getelementptr (%Job, ptr @job, i32 0, i32 5)
+  store i64 %n, ptr getelementptr (%Job, ptr @job, i32 0, i32 6)
+  %done_before = load atomic i64, ptr @done monotonic, align 8
+  %stale = load atomic i32, ptr @status monotonic, align 4
+  %failed_before = icmp ne i32 %stale, 0
+  br i1 %failed_before, label %clear, label %publish
+clear:
   store atomic i32 0, ptr @status monotonic, align 4
-  %helpers32 = trunc i64 %helpers to i32
-  %limit = shl i32 %helpers32, 20
-  %opened = or i32 %limit, 1073741824
-  store atomic i32 %opened, ptr @gate release, align 4
-  atomicrmw add ptr @generation, i32 1 seq_cst
-  %asleep = load atomic i32, ptr @sleepers seq_cst, align 4
-  %some_asleep = icmp ne i32 %asleep, 0
-  br i1 %some_asleep, label %wake, label %work
-wake:
-  %number = load i64, ptr @futex_number
-  call i64 (i64, ...) @syscall(i64 %number, ptr @generation, i32 129, i32 %helpers32)  ; FUTEX_WAKE_PRIVATE
-  br label %work
-work:
-  call void @take_chunks(i64 0)
-  atomicrmw and ptr @gate, i32 -1073741825 acq_rel
+  br label %publish
+publish:
+  %chunks_shifted = shl i64 %chunks, 16
+  %places = or i64 %chunks_shifted, 1  ; the first chunk is the caller's
+  %ticket = call i64 @next_job(i64 %places)
+  br i1 %wake, label %rouse, label %quietly
+rouse:
+  %others32 = trunc i64 %others to i32
+  call void @publish_and_wake(i64 %ticket, i32 %others32)
+  br label %first
+quietly:
+  store atomic i64 %ticket, ptr @job release, align 8
+  br label %first
+first:
+  %claimed = call i64 @do_chunks(i64 0, i64 %chunks)
+  %outside = sub i64 %chunks, %claimed
   br label %wait
 wait:
-  %spins = phi i32 [ 0, %work ], [ %spins_next, %again ]
-  %gate = load atomic i32, ptr @gate acquire, align 4
-  %inside = and i32 %gate, 1023
-  %finished = icmp eq i32 %inside, 0
+  %spins = phi i32 [ 0, %first ], [ %spins_next, %again ]
+  %done_now = load atomic i64, ptr @done acquire, align 8
+  %done_since = sub i64 %done_now, %done_before
+  %finished = icmp eq i64 %done_since, %outside
   br i1 %finished, label %done, label %still
 still:
   call void @pause()
@@ -139,6 +131,53 @@ done:
   ret i32 %status
 }
 
+; Has workers at hand for short jobs that follow, where nobody else has the pool.
+define internal void @call_workers(i64 %threads) {
+entry:
+  %wanted = call i64 @llvm.smin.i64(i64 %threads, i64 512)
+  %locked = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
+  %owner = extractvalue { i32, i1 } %locked, 1
+  br i1 %owner, label %call, label %leave
+call:
+  %others = sub i64 %wanted, 1
+  call void @start_workers(i64 %others)
+  %ticket = call i64 @next_job(i64 0)
+  %others32 = trunc i64 %others to i32
+  call void @publish_and_wake(i64 %ticket, i32 %others32)
+  store atomic i32 0, ptr @lock release, align 4
+  br label %leave
+leave:
+  ret void
+}
+
+; The ticket of the job after this one, with %places in its lower half.
+define internal i64 @next_job(i64 %places) {
+  %before = load atomic i64, ptr @job monotonic, align 8
+  %count = lshr i64 %before, 32
+  %count_next = add i64 %count, 1
+  %count_shifted = shl i64 %count_next, 32
+  %ticket = or i64 %count_shifted, %places
+  ret i64 %ticket
+}
+
+; A worker counts itself among the sleepers before it looks at the count of jobs for the last time; here the count changes
+; before the sleepers are looked at. So one of the two sees the other.
+define internal void @publish_and_wake(i64 %ticket, i32 %wanted) {
+entry:
+  atomicrmw xchg ptr @job, i64 %ticket seq_cst
+  %asleep = load atomic i32, ptr @sleepers seq_cst, align 4
+  %some_asleep = icmp ne i32 %asleep, 0
+  br i1 %some_asleep, label %wake, label %done
+wake:  ; they are sleepers no more from here on: until they run, jobs that follow needn't wake them again
+  %woken = call i32 @llvm.umin.i32(i32 %asleep, i32 %wanted)
+  atomicrmw sub ptr @sleepers, i32 %woken seq_cst
+  %number = load i64, ptr @futex_number
+  call i64 (i64, ...) @syscall(i64 %number, ptr getelementptr (i8, ptr @job, i64 4), i32 129, i32 %woken)  ; FUTEX_WAKE_PRIVATE
+  br label %done
+done:
+  ret void
+}
+
 define internal i64 @boundary(i64 %n, i64 %chunks, i64 %chunk) {
   %size = udiv i64 %n, %chunks
   %rest = urem i64 %n, %chunks
@@ -148,7 +187,7 @@ define internal i64 @boundary(i64 %n, i64 %chunks, i64 %chunk) {
   ret i64 %at
 }
 
-define internal i32 @run_inline(ptr %fn, ptr %context, i64 %n, i64 %chunks) {
+define internal i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %n, i64 %chunks) {
 entry:
   br label %loop
 loop:
@@ -156,7 +195,7 @@ loop:
   %following = add i64 %chunk, 1
   %begin = call i64 @boundary(i64 %n, i64 %chunks, i64 %chunk)
   %end = call i64 @boundary(i64 %n, i64 %chunks, i64 %following)
-  %status = call i32 %fn(ptr %context, i64 %begin, i64 %end, i64 0)
+  %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 %begin, i64 %end)
   %failed = icmp ne i32 %status, 0
   br i1 %failed, label %done, label %next
 next:
@@ -166,33 +205,55 @@ done:
   ret i32 %status
 }
 
-define internal void @take_chunks(i64 %worker) {
+; Does chunk %first of the job's %all, which the thread has claimed, then what others it can claim; returns how many.
+define internal i64 @do_chunks(i64 %first, i64 %all) {
 entry:
-  %fn = load ptr, ptr @fn
-  %context = load ptr, ptr @context
-  %n = load i64, ptr @n
-  %chunks = load i64, ptr @chunks
+  %kernel = load ptr, ptr getelementptr (%Job, ptr @job, i32 0, i32 1)
+  %pointers = load ptr, ptr getelementptr (%Job, ptr @job, i32 0, i32 2)
+  %dims = load ptr, ptr getelementptr (%Job, ptr @job, i32 0, i32 3)
+  %scratch = load ptr, ptr getelementptr (%Job, ptr @job, i32 0, i32 4)
+  %bytes = load i64, ptr getelementptr (%Job, ptr @job, i32 0, i32 5)
+  %n = load i64, ptr getelementptr (%Job, ptr @job, i32 0, i32 6)
   br label %loop
 loop:
-  %chunk = atomicrmw add ptr @next, i64 1 monotonic
-  %left = icmp ult i64 %chunk, %chunks
-  br i1 %left, label %check, label %done
-check:
+  %chunk = phi i64 [ %first, %entry ], [ %next, %claim ]
+  %count = phi i64 [ 1, %entry ], [ %count_next, %claim ]
   %known = load atomic i32, ptr @status monotonic, align 4
   %fine = icmp eq i32 %known, 0
-  br i1 %fine, label %run, label %done
+  br i1 %fine, label %run, label %look
 run:
   %following = add i64 %chunk, 1
-  %begin = call i64 @boundary(i64 %n, i64 %chunks, i64 %chunk)
-  %end = call i64 @boundary(i64 %n, i64 %chunks, i64 %following)
-  %status = call i32 %fn(ptr %context, i64 %begin, i64 %end, i64 %worker)
+  %begin = call i64 @boundary(i64 %n, i64 %all, i64 %chunk)
+  %end = call i64 @boundary(i64 %n, i64 %all, i64 %following)
+  %offset = mul i64 %chunk, %bytes
+  %own_scratch = getelementptr i8, ptr %scratch, i64 %offset
+  %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %own_scratch, i64 %begin, i64 %end)
   %failed = icmp ne i32 %status, 0
-  br i1 %failed, label %report, label %loop
+  br i1 %failed, label %report, label %look
 report:
   cmpxchg ptr @status, i32 0, i32 %status monotonic monotonic
-  br label %loop
+  br label %look
+look:  ; a thread that has a chunk not yet told as done knows that the job is still the same
+  %seen = load atomic i64, ptr @job monotonic, align 8
+  %left = call i1 @has_chunks(i64 %seen)
+  br i1 %left, label %claim, label %done
+claim:
+  %ticket = atomicrmw add ptr @job, i64 1 monotonic
+  %next = and i64 %ticket, 65535
+  %count_next = add i64 %count, 1
+  %got = call i1 @has_chunks(i64 %ticket)
+  br i1 %got, label %loop, label %done
 done:
-  ret void
+  %total = phi i64 [ %count, %look ], [ %count, %claim ]
+  ret i64 %total
+}
+
+define internal i1 @has_chunks(i64 %ticket) {
+  %next = and i64 %ticket, 65535
+  %shifted = lshr i64 %ticket, 16
+  %all = and i64 %shifted, 65535
+  %left = icmp ult i64 %next, %all
+  ret i1 %left
 }
 
 define internal void @start_workers(i64 %wanted) {
@@ -235,56 +296,45 @@ done:
 define internal ptr @worker(ptr %unused) {
 entry:
   br label %look
-look:  ; the generation is read before the gate: a job offered in between changes it, so no wait follows
-  %seen = load atomic i32, ptr @generation acquire, align 4
-  br label %try
-try:
-  %gate = load atomic i32, ptr @gate acquire, align 4
-  %open_bit = and i32 %gate, 1073741824
-  %open = icmp ne i32 %open_bit, 0
-  %joined_shifted = lshr i32 %gate, 10
-  %joined = and i32 %joined_shifted, 1023
-  %limit_shifted = lshr i32 %gate, 20
-  %limit = and i32 %limit_shifted, 1023
-  %room = icmp ult i32 %joined, %limit
-  %may = and i1 %open, %room
-  br i1 %may, label %join, label %spin
-join:
-  %counted = add i32 %gate, 1025
-  %joining = cmpxchg ptr @gate, i32 %gate, i32 %counted acq_rel monotonic
-  %in = extractvalue { i32, i1 } %joining, 1
-  br i1 %in, label %work, label %try
+look:
+  %spins = phi i32 [ 0, %entry ], [ %spins_next, %spin ], [ 0, %sleep ], [ 0, %work ], [ 0, %claim ]
+  %last = phi i64 [ 0, %entry ], [ %seen, %spin ], [ %seen, %sleep ], [ %ticket, %work ], [ %ticket, %claim ]
+  %seen = load atomic i64, ptr @job monotonic, align 8
+  %left = call i1 @has_chunks(i64 %seen)
+  br i1 %left, label %claim, label %spin_or_sleep
+claim:
+  %ticket = atomicrmw add ptr @job, i64 1 acquire
+  %chunk = and i64 %ticket, 65535
+  %got = call i1 @has_chunks(i64 %ticket)
+  br i1 %got, label %work, label %look
 work:
-  %before = zext i32 %joined to i64
-  %index = add i64 %before, 1
-  call void @take_chunks(i64 %index)
-  atomicrmw sub ptr @gate, i32 1 release
-  br label %spin
-spin:
-  %spins = phi i32 [ 0, %try ], [ 0, %work ], [ %spins_next, %patient ]
-  %now = load atomic i32, ptr @generation acquire, align 4
-  %same = icmp eq i32 %now, %seen
-  br i1 %same, label %patient_check, label %look
-patient_check:
-  call void @pause()
-  %spins_next = add i32 %spins, 1
+  %shifted = lshr i64 %ticket, 16
+  %all = and i64 %shifted, 65535
+  %done = call i64 @do_chunks(i64 %chunk, i64 %all)
+  atomicrmw add ptr @done, i64 %done release
+  br label %look
+spin_or_sleep:  ; where jobs come and go, one for this thread may be next
+  %same = icmp eq i64 %seen, %last
+  %spins_before = select i1 %same, i32 %spins, i32 0
+  %spins_next = add i32 %spins_before, 1
   %tired = icmp uge i32 %spins_next, 1000
-  br i1 %tired, label %sleep, label %patient
-patient:
-  br label %spin
+  br i1 %tired, label %sleep, label %spin
+spin:
+  call void @pause()
+  br label %look
 sleep:
   atomicrmw add ptr @sleepers, i32 1 seq_cst
   %number = load i64, ptr @futex_number
-  call i64 (i64, ...) @syscall(i64 %number, ptr @generation, i32 128, i32 %seen, ptr null)  ; FUTEX_WAIT_PRIVATE
-  atomicrmw sub ptr @sleepers, i32 1 seq_cst
+  %count_wide = lshr i64 %seen, 32
+  %count = trunc i64 %count_wide to i32
+  call i64 (i64, ...) @syscall(i64 %number, ptr getelementptr (i8, ptr @job, i64 4), i32 128, i32 %count, ptr null)  ; FUTEX_WAIT_PRIVATE
   br label %look
 }
 
 define void @reset_after_fork() {
   store i32 0, ptr @lock
-  store i32 0, ptr @generation
+  store i64 0, ptr @job
   store i32 0, ptr @sleepers
-  store i32 0, ptr @gate
   store i64 0, ptr @started
   ret void
 }

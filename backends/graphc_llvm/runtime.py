@@ -4,16 +4,16 @@ Its functions:
 
 - `i32 run_program(ptr context)` walks the steps of a program (executor.py).
 
-- `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` runs a
-  kernel over [0, n). `scratch` holds `scratch_bytes` for each of `threads` workers.
-- `i32 parallel_for(ptr fn, ptr context, i64 n, i64 threads)` cuts [0, n) into min(n, threads) equal chunks and calls
-  `i32 fn(ptr context, i64 begin, i64 end, i64 worker)` for each, on up to `threads` threads, the caller among them;
-  worker is below `threads`, and no two calls with the same worker run at a time. Returns 0, or the first non-zero
-  status; chunks that haven't begun by then are left out.
+- `i32 run_kernel(ptr kernel, ptr pointers, ptr dims, ptr scratch, i64 scratch_bytes, i64 n, i64 threads)` cuts [0, n) into
+  min(n, threads) equal chunks and runs the kernel over each, on up to `threads` threads, the caller among them. `scratch`
+  holds `scratch_bytes` for each chunk. Returns 0, or the first non-zero status; chunks that haven't begun by then are left out.
+- `i32 parallel_for(ptr fn, ptr context, i64 n, i64 threads)` does the same with `i32 fn(ptr context, i64 begin, i64 end, i64
+  worker)`; worker is below `threads`, and no two calls with the same worker run at a time.
 
 Chunks depend on `n` and `threads` alone, never on who runs them. A call that finds the pool at work, because it is
 nested in one or comes from another Python thread, runs its chunks itself. Idle workers spin for some tens of
-microseconds, then sleep. After a fork the child starts with a pool of its own.
+microseconds, then sleep. Steps too short to wake a worker for are shared with those that spin: loops consist of such
+steps, and wake workers when they begin (docs/adr/0014). After a fork the child starts with a pool of its own.
 """
 
 from __future__ import annotations
