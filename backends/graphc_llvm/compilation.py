@@ -24,6 +24,7 @@ from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.target import check_runs_here, parse_target
 from graphc_llvm.threads import available_threads
 from graphc_llvm.tuning import measured
+from graphc_llvm.walk import Caches, Walks
 from graphc_llvm.winograd import Winograd
 
 PIPELINE = (
@@ -93,9 +94,10 @@ def compile_program(graph: Graph, options: CompileOptions, context: PassContext)
         Code(s.program, objects, tuple(None if c is None else known.get(c.digest, c) for c in s.constants))
         for s in planned
     ]
+    walks = Walks(tuple(k.walk for k in planned[1].kernels), Caches(target.l2, target.l3))
     stages = {
         "prepare": print_graph(prepare),
         "fused": print_graph(main),
         "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.loops}" for k in kernels.values()),
     }
-    return Compiled(codes[1], codes[0], tuple(known.get(w.digest, w) for w in weights), stages)
+    return Compiled(replace(codes[1], walks=walks), codes[0], tuple(known.get(w.digest, w) for w in weights), stages)

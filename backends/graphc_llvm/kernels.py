@@ -29,8 +29,10 @@ from graphc_llvm import (
 )
 from graphc_llvm.cache import Cache, cached_code
 from graphc_llvm.jit import compile_object
+from graphc_llvm.kernel_walks import walk_of_nest, walk_of_product, walk_of_winograd
 from graphc_llvm.sources import sources_digest
 from graphc_llvm.target import Target
+from graphc_llvm.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Kernel:
     """LLVM IR of one kernel, and what a call of it takes; see `program.KernelStep`.
 
     key: stands for the code (body, target, numerics, and the code generator itself); symbol: the function's name;
-    loops: the text of the lowered body.
+    loops: the text of the lowered body; walk: how it goes over its operands, in its own symbols, where that is known.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Kernel:
     flops: Dim = 0
     bytes: Dim = 0
     nonempty: tuple[Dim, ...] = ()
+    walk: Walk | None = None
 
 
 @dataclass
@@ -135,7 +138,7 @@ class KernelMaker:
         loops = f"// The sum is taken by Winograd's F(4x4, 3x3), in place of this one over 6x6 positions.\n{body}"
         dims = tuple(symbols[name] for name in info.dims)
         sizes = w.work_items, w.scratch_bytes, w.flops, info.bytes
-        return Kernel(key, symbol, body.name, "winograd", text, loops, dims, *sizes)
+        return Kernel(key, symbol, body.name, "winograd", text, loops, dims, *sizes, walk=walk_of_winograd(w))
 
     def emit(self, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
         product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
@@ -144,7 +147,8 @@ class KernelMaker:
         if product is None:
             text = nest.emit_kernel(body, self.target, self.numerics)
             sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
-            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body))
+            walk = walk_of_nest(body, self.target)
+            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body), walk)
         faster = strassen.plan(product, self.target) if self.numerics == "fast" else None
         if faster is not None:
             text = strassen_kernel.emit(faster, info.symbol, self.target, self.numerics)
@@ -153,7 +157,8 @@ class KernelMaker:
             return Kernel(key, info.symbol, body.name, "strassen", text, loops, dims, *sizes)
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
-        return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes)
+        walk = walk_of_product(product)
+        return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes, walk=walk)
 
 
 def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:

@@ -67,11 +67,11 @@ def work_items(body: Body, target: Target) -> Dim:
     """How many independent pieces the work is cut into."""
     if isinstance(body, TileBody):
         return product(a.extent for a in body.axes)
-    return _planned(body, target)[1].work_items
+    return planned(body, target)[1].work_items
 
 
 @lru_cache(maxsize=64)
-def _planned(body: LoopBody, target: Target, whole: bool = False) -> tuple[FlatBody, Schedule]:
+def planned(body: LoopBody, target: Target, whole: bool = False) -> tuple[FlatBody, Schedule]:
     """The flat form of a nest and how it is run; remembered, because both the code and its sizes follow from it."""
     flat = flatten(body)
     return flat, schedule(flat, target, whole=whole)
@@ -173,7 +173,7 @@ class _Kernel:
 
     def loop(self, body: LoopBody) -> None:
         """One nest: a work item is a point of its outer axes."""
-        flat, s = _planned(body, self.target)
+        flat, s = planned(body, self.target)
         counts = s.outer_counts()
         with self._items(counts) as indices:
             for axis, index in zip(s.outer, indices, strict=False):
@@ -193,7 +193,7 @@ class _Kernel:
             for number, loop in enumerate(body.loops):
                 whole = LoopBody(loop.name, body.buffers, loop.axes, loop.statements, loop.sequential)
                 with self.ix.barrier():
-                    self._nest(*_planned(whole, self.target, whole=True), None, None, number)
+                    self._nest(*planned(whole, self.target, whole=True), None, None, number)
 
     def _nest(self, flat: FlatBody, s: Schedule, chunk: Dim | None, block: Dim | None, number: int = 0) -> None:
         self.ix.width = s.lanes

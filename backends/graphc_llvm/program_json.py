@@ -9,6 +9,7 @@ from graphc.errors import ArtifactError
 from graphc.ir.symbolic import Dim, Expr, free_symbols, parse_dim, symbol
 from graphc.ir.types import DTYPES, TensorType
 from graphc.lowering.program import ArenaBuffer, CopyStep, KernelStep, Location, LoopStep, Program, Slice, Step
+from graphc_llvm.walk import Caches, Touch, Walk, Walks
 
 
 def to_json(program: Program) -> dict[str, Any]:
@@ -43,6 +44,48 @@ def from_json(data: Mapping[str, Any]) -> Program:
         )
     except (KeyError, TypeError, ValueError) as e:
         raise ArtifactError("a cached program is damaged", seen=str(e)) from e
+
+
+def walks_to_json(walks: Walks) -> dict[str, Any]:
+    """A JSON value that `walks_from_json` turns back into equal walks."""
+    caches = walks.caches
+    return {"kernels": list(map(_walk_to_json, walks.kernels)), "caches": [caches.own, caches.last]}
+
+
+def walks_from_json(data: Mapping[str, Any]) -> Walks:
+    """The walks that `walks_to_json` wrote."""
+    own, last = data["caches"]
+    return Walks(tuple(map(_walk_from_json, data["kernels"])), Caches(int(own), int(last)))
+
+
+def _walk_to_json(walk: Walk | None) -> dict[str, Any] | None:
+    if walk is None:
+        return None
+    writer = _Writer()
+    return {
+        "dims": list(walk.dims),
+        "extents": list(map(writer.dim, walk.extents)),
+        "blocks": [writer.dim(walk.rows), walk.block, writer.dim(walk.panels)],
+        "outputs": walk.outputs,
+        "touches": [
+            [t.operand, writer.dim(t.low), writer.dim(t.high), *map(writer.dim, t.strides)] for t in walk.touches
+        ],
+        "symbols": writer.symbols,
+    }
+
+
+def _walk_from_json(data: Mapping[str, Any] | None) -> Walk | None:
+    if data is None:
+        return None
+    reader = _Reader(data["symbols"])
+    rows, block, panels = data["blocks"]
+    touches = tuple(
+        Touch(int(operand), tuple(map(reader.dim, strides)), reader.dim(low), reader.dim(high))
+        for operand, low, high, *strides in data["touches"]
+    )
+    extents = tuple(map(reader.dim, data["extents"]))
+    sizes = reader.dim(rows), int(block), reader.dim(panels), int(data["outputs"])
+    return Walk(tuple(data["dims"]), extents, *sizes, touches)
 
 
 class _Writer:

@@ -28,6 +28,7 @@ from graphc_llvm.instance import KEPT_BYTES, Frame, Instance
 from graphc_llvm.limits import host_limits
 from graphc_llvm.linker import Library, load_objects
 from graphc_llvm.runtime import runtime
+from graphc_llvm.walk import Walks
 
 KEPT_INSTANCES = 16
 """Plans, with their arenas, that a dynamic program keeps: of the dims that it met last."""
@@ -47,11 +48,13 @@ class Code:
     """One program, its kernels' object code by cache key, and the arrays among its constants that aren't prepared.
 
     `literals[i]` is constant i, or a weight's number among the graph's (of those inside scans), or None where it is prepared.
+    With `walks`, steps may run in bands.
     """
 
     program: Program
     objects: Mapping[str, bytes]
     literals: tuple[int | TensorData | None, ...]
+    walks: Walks | None = None
 
 
 class Runner:

@@ -12,7 +12,7 @@ from graphc.errors import ArtifactError
 from graphc.ir.tensor_data import TensorData
 from graphc.ir.types import DTYPES
 from graphc_llvm.cache import Cache, cached_code
-from graphc_llvm.program_json import from_json, to_json
+from graphc_llvm.program_json import from_json, to_json, walks_from_json, walks_to_json
 from graphc_llvm.segment import Code, Compiled
 from graphc_llvm.sources import PROGRAM_MAKERS, sources_digest
 from graphc_llvm.target import host_identity
@@ -51,7 +51,8 @@ def _entry(key: str) -> str:
 
 def _code_json(code: Code) -> dict[str, Any]:
     literals = [_data_json(d) if isinstance(d, TensorData) else d for d in code.literals]
-    return {"program": to_json(code.program), "literals": literals}
+    walks = None if code.walks is None else walks_to_json(code.walks)
+    return {"program": to_json(code.program), "literals": literals, "walks": walks}
 
 
 def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
@@ -62,7 +63,8 @@ def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
         if found is None:
             return None
         objects[key] = found
-    return Code(program, objects, tuple(_data(d) if isinstance(d, list) else d for d in entry["literals"]))
+    literals = tuple(_data(d) if isinstance(d, list) else d for d in entry["literals"])
+    return Code(program, objects, literals, None if entry["walks"] is None else walks_from_json(entry["walks"]))
 
 
 def _data_json(data: TensorData) -> list[Any]:
