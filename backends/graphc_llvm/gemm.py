@@ -304,26 +304,17 @@ class GemmKernel:
         depth: tuple[ir.Value, ir.Value],
         first: ir.Value | bool,
     ) -> None:
-        """What is left of a number of rows that isn't known: a tile of one row, of a third, two thirds or all of the height.
-
-        A third is still enough sums at a time for the arithmetic, so few rows are computed in vain. A single row waits for
-        memory alone, and what else is computed makes it wait longer.
-        """
-        b, c = self.b, self.c
-        left, clamp = b.sub(stop, row), b.sub(stop, i64(1))
-        heights = sorted({1, *(-(-c.tile_rows * n // 3) for n in (1, 2, 3))})
-
-        def emit(height: int, *higher: int) -> None:
-            if not higher:
-                self.emit_rows(height, a_base, b_base, row, tile, taps, depth, first, clamp)
-                return
-            with b.if_else(b.icmp_signed("<=", left, i64(height))) as (fits, more):
-                with fits:
-                    emit(height)
-                with more:
-                    emit(*higher)
-
-        emit(*heights)
+        """What is left of a number of rows that isn't known: a tile of its own for each number, so none is computed in vain."""
+        b = self.b
+        done = b.append_basic_block("rows.done")
+        choice = b.switch(b.sub(stop, row), done)
+        for height in range(1, self.c.tile_rows):
+            choice.add_case(i64(height), b.append_basic_block(f"rows.{height}"))
+        for height, (_, block) in enumerate(choice.cases, 1):
+            b.position_at_end(block)
+            self.emit_rows(height, a_base, b_base, row, tile, taps, depth, first)
+            b.branch(done)
+        b.position_at_end(done)
 
     def emit_rows(
         self,
@@ -335,11 +326,10 @@ class GemmKernel:
         taps: tuple[ir.Value, ir.Value],
         depth: tuple[ir.Value, ir.Value],
         first: ir.Value | bool,
-        clamp: ir.Value | None = None,
     ) -> None:
-        """Adds a block of the sum to `height` rows of a tile in scratch. With `clamp`, rows past it repeat it."""
+        """Adds a block of the sum to `height` rows of a tile in scratch."""
         b, c = self.b, self.c
-        addresses = self.row_addresses(height, row, clamp)
+        addresses = self.row_addresses(height, row)
         ahead = self.next_block(b_base, row, taps, depth)
 
         def chunk(taps: tuple[ir.Value, ir.Value], depth: tuple[ir.Value, ir.Value], first: ir.Value | bool) -> None:
@@ -436,13 +426,13 @@ class GemmKernel:
             store_vector(b, value, at)
 
     def row_addresses(
-        self, height: int, row: ir.Value, clamp: ir.Value | None
+        self, height: int, row: ir.Value
     ) -> tuple[list[ir.Value], list[list[tuple[ir.Value, Dim, Affine]]]]:
         """For each row: its offset in A, and what rows and batch contribute to the predicate's expressions."""
         b, c = self.b, self.c
         offsets, conditions = [], []
         outer = (*c.batch, *c.rows)
-        simple = len(c.rows) <= 1 and clamp is None and not c.a.predicate
+        simple = len(c.rows) <= 1 and not c.a.predicate
         first_offset = None
         for r in range(height):
             if simple and first_offset is not None:
@@ -451,7 +441,7 @@ class GemmKernel:
                 conditions.append([])
                 continue
             at = b.add(row, i64(r))
-            self.at.unravel(at if clamp is None else binary(b, "smin", at, clamp), c.rows)
+            self.at.unravel(at, c.rows)
             first_offset = self.at.sum(c.a_address, c.rows)
             offsets.append(first_offset)
             parts = []
