@@ -16,6 +16,7 @@ from itertools import accumulate
 from math import inf, prod
 
 from graphc.ir.symbolic import Dim, evaluate
+from graphc.lowering.memory import Lifetime
 from graphc.lowering.program import KernelStep, Location, Program
 from graphc_llvm.walk import Walk, Walks
 
@@ -41,8 +42,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Move:
-    """Bytes [source, source + bytes) of a buffer's window go to its begin."""
+    """Bytes [source, source + bytes) of a buffer's window go to its begin, before step number `step` writes on."""
 
+    step: int
     buffer: int
     source: int
     bytes: int
@@ -56,6 +58,18 @@ class Chain:
     last: int
     order: tuple[Part | Move, ...]
     windows: Mapping[int, int]
+
+
+def lifetimes(program: Program, sizes: Sequence[int], chains: Sequence[Chain]) -> list[Lifetime]:
+    """How long a program's buffers are in use: what a chain touches, during all of it."""
+    firsts, lasts, bytes_ = [b.first for b in program.buffers], [b.last for b in program.buffers], list(sizes)
+    for chain in chains:
+        for i, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+            if first <= chain.last and last >= chain.first:
+                firsts[i], lasts[i] = min(first, chain.first), max(last, chain.last)
+        for i, size in chain.windows.items():
+            bytes_[i] = size
+    return list(map(Lifetime, firsts, lasts, bytes_))
 
 
 class Course:
@@ -294,13 +308,13 @@ class _Order:
         course = self.courses[n]
         for i, place in enumerate(self.operands[n]):
             if i >= course.outputs and place.buffer in self.windows:
-                yield from self._make_room(place)
+                yield from self._make_room(self.first + n, place)
                 self._write(place.buffer, min(course.end(i, end), self._size(place)))
         shifts = {p.buffer: self.shifts[p.buffer] for p in self.operands[n] if p.buffer in self.shifts}
         yield Part(self.first + n, self.done[n] * course.panels, end * course.panels, shifts)
         self.done[n] = end
 
-    def _make_room(self, place: Location) -> Iterator[Move]:
+    def _make_room(self, step: int, place: Location) -> Iterator[Move]:
         """Leaves behind what nobody reads any more."""
         buffer = place.buffer
         assert buffer is not None
@@ -309,7 +323,7 @@ class _Order:
         low = int(min(needed, self.written[buffer])) // LINE * LINE
         if low > self.shifts[buffer]:
             if self.written[buffer] > low:
-                yield Move(buffer, low - self.shifts[buffer], self.written[buffer] - low)
+                yield Move(step, buffer, low - self.shifts[buffer], self.written[buffer] - low)
             self.shifts[buffer] = low
 
     def _write(self, buffer: int, end: float) -> None:

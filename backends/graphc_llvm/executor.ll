@@ -1,7 +1,7 @@
 ; The program walker: a program is a table of steps, which executor.py describes and fills in.
 
-; kernel, slots, dims, slot count, n, scratch bytes, threads, whether to wake sleeping ones, loop
-%Step = type { ptr, ptr, ptr, i64, i64, i64, i32, i32, ptr }
+; kernel, slots, dims, slot count, n, scratch bytes, threads, whether to wake sleeping ones, loop, where the range begins
+%Step = type { ptr, ptr, ptr, i64, i64, i64, i32, i32, ptr, i64 }
 %Slot = type { i64, i64 }                                ; index of a base address, offset in bytes
 ; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be,
 ; threads to wake for its short steps
@@ -66,6 +66,8 @@ begin:
   %wake = icmp ne i32 %wake_flag, 0
   %loop_field = getelementptr %Step, ptr %s, i32 0, i32 8
   %loop = load ptr, ptr %loop_field
+  %from_field = getelementptr %Step, ptr %s, i32 0, i32 9
+  %from = load i64, ptr %from_field
   %has_slots = icmp sgt i64 %slot_count, 0
   br i1 %has_slots, label %slot, label %dispatch
 slot:
@@ -96,7 +98,7 @@ copy:
   call ptr @memmove(ptr %target, ptr %source, i64 %n)
   br label %check
 launch:
-  %launch_status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %n, i64 %threads, i1 %wake)
+  %launch_status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %from, i64 %n, i64 %threads, i1 %wake)
   br label %check
 check:
   %status = phi i32 [ %loop_status, %iterate ], [ 0, %copy ], [ %launch_status, %launch ]

@@ -9,6 +9,7 @@ import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import numpy as np
 from graphc.backend import MemoryReport
 from graphc.errors import GraphcError, NumericError
 from graphc.ir.symbolic import Dim, evaluate
-from graphc.lowering.memory import Lifetime, aligned, plan
+from graphc.lowering.memory import aligned, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
+from graphc_llvm.bands import Move, Part, find_chains, lifetimes
 from graphc_llvm.entry import CallContext
+from graphc_llvm.walk import Walks
 
 ALIGNMENT = 64
 KEPT_BYTES = 512 << 20
@@ -46,6 +49,7 @@ class _Step(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("wake", ctypes.c_int32),
         ("loop", ctypes.c_void_p),
+        ("begin", ctypes.c_int64),
     ]
 
 
@@ -71,17 +75,22 @@ class _Loop(ctypes.Structure):
 
 @dataclass
 class Frame:
-    """What one call writes to: its context (with the table of bases), arena and scratch."""
+    """What one call writes to: its context (with the table of bases), arena and scratch.
+
+    numbers: of the program's steps, for each step of the native table.
+    """
 
     context: CallContext
     memory: tuple[np.ndarray, ...]
+    numbers: Sequence[int]
 
 
 @dataclass
 class Instance:
     """A program at given dims. Raises NumericError where it has no value at them: an extreme of no elements.
 
-    kernels: addresses, by kernel number; constants: arrays, in order; shapes: of the outputs.
+    kernels: addresses, by kernel number; constants: arrays, in order; shapes: of the outputs. With `walks`, steps run in
+    bands where that is predicted to gain.
     """
 
     program: Program
@@ -89,6 +98,7 @@ class Instance:
     kernels: Sequence[int]
     constants: Sequence[np.ndarray]
     threads: int
+    walks: Walks | None = None
     shapes: list[tuple[int, ...]] = field(init=False)
     seconds: float = field(init=False, default=0.0)
     _frames: list[Frame] = field(init=False, default_factory=list)
@@ -97,16 +107,35 @@ class Instance:
     def __post_init__(self) -> None:
         program = self.program
         self.shapes = [t.concrete(self.dims) for t in program.outputs]
-        lifetimes = [Lifetime(b.first, b.last, self.at(b.bytes)) for b in program.buffers]
-        self.offsets, self.arena_bytes = plan(lifetimes)
+        sizes = [self.at(b.bytes) for b in program.buffers]
+        self.chains = [] if self.walks is None else find_chains(program, self.walks, self.at, sizes, self.threads)
+        self.offsets, self.arena_bytes = plan(lifetimes(program, sizes, self.chains))
         self.scratch_bytes = 0
-        self.table = self.steps(program.steps)
+        self.table, self.numbers = self.steps_and_chains()
         self.frame_bytes = self.arena_bytes + self.scratch_bytes
         self._most_frames = max(1, KEPT_BYTES // max(self.frame_bytes, 1))
 
     def at(self, dim: Dim) -> int:
         """A dim's value here."""
         return dim if isinstance(dim, int) else evaluate(dim, self.dims)
+
+    def steps_and_chains(self) -> tuple[Any, list[int]]:
+        """The native table of the program, and which step each of its records is of."""
+        order: list[tuple[int, Part | Move | None]] = []
+        done = 0
+        for chain in self.chains:
+            order += [(number, None) for number in range(done, chain.first)]
+            order += [(part.step, part) for part in chain.order]
+            done = chain.last + 1
+        order += [(number, None) for number in range(done, len(self.program.steps))]
+        table = (_Step * max(len(order), 1))()
+        for record, (number, part) in zip(table, order, strict=False):
+            if isinstance(part, Move):
+                self.fill_move(record, part)
+            else:
+                self.fill(record, self.program.steps[number], 1, part)
+        self._kept.append(table)
+        return table, [number for number, _ in order]
 
     def steps(self, steps: Sequence[Step], trips: int = 1) -> Any:
         """The native table of steps that are run `trips` times."""
@@ -116,7 +145,13 @@ class Instance:
         self._kept.append(table)
         return table
 
-    def fill(self, record: _Step, step: Step, trips: int) -> None:
+    def fill_move(self, record: _Step, move: Move) -> None:
+        base, begin = self.program.arena_base, self.offsets[move.buffer]
+        record.n = move.bytes
+        record.slots, record.slot_count = self.longs([base, begin, base, begin + move.source]), 2
+
+    def fill(self, record: _Step, step: Step, trips: int, part: Part | None = None) -> None:
+        """Fills in a step that is run `trips` times, or a part of it."""
         if isinstance(step, LoopStep):
             record.loop = ctypes.addressof(self.loop(step, trips))
             return
@@ -129,17 +164,20 @@ class Instance:
             raise NumericError(f"{step.name} met an extreme of no elements", layer=", ".join(step.origin) or None)
         rate = _BYTES_PER_SECOND if trips == 1 else _CACHED_BYTES_PER_SECOND
         seconds = self.at(step.flops) / _FLOPS_PER_SECOND + self.at(step.bytes) / rate
-        self.seconds += seconds * trips
         if self.at(step.flops) >= _ENDLESS:
             what = f"{step.name} is more work than can ever be done"
             raise GraphcError(what, layer=", ".join(step.origin) or None, seen=f"{self.at(step.flops)} operations")
         work, scratch = self.at(step.work), -(-self.at(step.scratch) // ALIGNMENT) * ALIGNMENT
+        begin, end = (0, work) if part is None else (part.begin, part.end)
+        waking = seconds * trips / _WORTH_WAKING
+        seconds *= (end - begin) / max(work, 1)
+        self.seconds += seconds * trips
         record.kernel = self.kernels[step.kernel]
-        record.slots, record.slot_count = self.longs(self.slots(step.operands)), len(step.operands)
+        shifts = {} if part is None else part.shifts
+        record.slots, record.slot_count = self.longs(self.slots(step.operands, shifts)), len(step.operands)
         record.dims = self.longs([self.at(d) for d in step.dims])
-        record.n, record.scratch = work, scratch
-        worth = min(seconds * trips / _WORTH_WAKING, seconds / _WORTH_SHARING)
-        record.threads = max(1, min(self.threads, work, int(worth)))
+        record.begin, record.n, record.scratch = begin, end - begin, scratch
+        record.threads = max(1, min(self.threads, end - begin, int(min(waking, seconds / _WORTH_SHARING))))
         record.wake = seconds >= record.threads * _WORTH_WAKING
         self.scratch_bytes = max(self.scratch_bytes, scratch * record.threads)
 
@@ -166,11 +204,12 @@ class Instance:
         self._kept.append(loop)
         return loop
 
-    def slot(self, place: Location) -> tuple[int, int]:
-        return place.base, (0 if place.buffer is None else self.offsets[place.buffer])
+    def slot(self, place: Location, shift: int = 0) -> tuple[int, int]:
+        return place.base, (0 if place.buffer is None else self.offsets[place.buffer] - shift)
 
-    def slots(self, places: Sequence[Location]) -> list[int]:
-        return [x for p in places for x in self.slot(p)]
+    def slots(self, places: Sequence[Location], shifts: Mapping[int, int] = MappingProxyType({})) -> list[int]:
+        """What the table says of places; a buffer begins `shifts[buffer]` bytes before its memory."""
+        return [x for p in places for x in self.slot(p, 0 if p.buffer is None else shifts.get(p.buffer, 0))]
 
     def longs(self, values: Sequence[int]) -> int:
         array = (ctypes.c_int64 * max(len(values), 1))(*values)
@@ -211,13 +250,13 @@ class Instance:
             arrays,
             bases=program.bases,
             steps=ctypes.addressof(self.table),
-            step_count=len(program.steps),
+            step_count=len(self.numbers),
             scratch=scratch.ctypes.data,
         )
         context.bases[program.arena_base] = arena.ctypes.data
         for i, constant in enumerate(self.constants, program.first_constant):
             context.bases[i] = constant.ctypes.data
-        return Frame(context, (arena, scratch))
+        return Frame(context, (arena, scratch), self.numbers)
 
     def memory(self) -> MemoryReport:
         """Bytes that a call needs."""

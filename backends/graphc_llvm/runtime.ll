@@ -8,8 +8,8 @@
 ; claims nothing and is waited for by no one. A short job costs three passages of a cache line between two cores: the
 ; ticket there, the claim, and @done back.
 
-; ticket, kernel, pointers, dims, scratch, bytes of scratch for each chunk, n: one cache line
-%Job = type { i64, ptr, ptr, ptr, ptr, i64, i64 }
+; ticket, kernel, pointers, dims, scratch, bytes of scratch for each chunk, n, where the range begins: one cache line
+%Job = type { i64, ptr, ptr, ptr, ptr, i64, i64, i64 }
 %Part = type { ptr, ptr }  ; what parallel_for's kernel calls: a function and its context
 
 @job = internal global %Job zeroinitializer, align 128
@@ -31,7 +31,7 @@ declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
 
 define i32 @run_kernel(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %scratch_bytes, i64 %n, i64 %threads) {
-  %status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %scratch_bytes, i64 %n, i64 %threads, i1 true)
+  %status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %scratch_bytes, i64 0, i64 %n, i64 %threads, i1 true)
   ret i32 %status
 }
 
@@ -46,7 +46,7 @@ some:
   store ptr %fn, ptr %part
   %context_field = getelementptr %Part, ptr %part, i32 0, i32 1
   store ptr %context, ptr %context_field
-  %status = call i32 @share(ptr @run_part, ptr %part, ptr null, ptr null, i64 1, i64 %n, i64 %threads, i1 true)
+  %status = call i32 @share(ptr @run_part, ptr %part, ptr null, ptr null, i64 1, i64 0, i64 %n, i64 %threads, i1 true)
   ret i32 %status
 }
 
@@ -60,22 +60,23 @@ define internal i32 @run_part(ptr %part, ptr %dims, ptr %scratch, i64 %begin, i6
   ret i32 %status
 }
 
-; run_kernel; without %wake, workers that sleep are left asleep.
-define internal i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %n, i64 %threads, i1 %wake) {
+; run_kernel over the %n from %from on; without %wake, workers that sleep are left asleep.
+define internal i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %from, i64 %n, i64 %threads, i1 %wake) {
 entry:
   %wanted = call i64 @llvm.smin.i64(i64 %threads, i64 512)
   %chunks = call i64 @llvm.smin.i64(i64 %n, i64 %wanted)
   %whole = icmp sle i64 %chunks, 1
   br i1 %whole, label %direct, label %many
 direct:
-  %direct_status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 0, i64 %n)
+  %to = add i64 %from, %n
+  %direct_status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 %from, i64 %to)
   ret i32 %direct_status
 many:
   %locked = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
   %owner = extractvalue { i32, i1 } %locked, 1
   br i1 %owner, label %offer, label %inline
 inline:  ; a nested call, or the pool is at another caller's service: the same chunks, one after the other
-  %inline_status = call i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %n, i64 %chunks)
+  %inline_status = call i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %from, i64 %n, i64 %chunks)
   ret i32 %inline_status
 offer:
   %others = sub i64 %chunks, 1
@@ -86,6 +87,7 @@ offer:
   store ptr %scratch, ptr getelementptr (%Job, ptr @job, i32 0, i32 4)
   store i64 %bytes, ptr getelementptr (%Job, ptr @job, i32 0, i32 5)
   store i64 %n, ptr getelementptr (%Job, ptr @job, i32 0, i32 6)
+  store i64 %from, ptr getelementptr (%Job, ptr @job, i32 0, i32 7)
   %done_before = load atomic i64, ptr @done monotonic, align 8
   %stale = load atomic i32, ptr @status monotonic, align 4
   %failed_before = icmp ne i32 %stale, 0
@@ -178,23 +180,24 @@ done:
   ret void
 }
 
-define internal i64 @boundary(i64 %n, i64 %chunks, i64 %chunk) {
+define internal i64 @boundary(i64 %from, i64 %n, i64 %chunks, i64 %chunk) {
   %size = udiv i64 %n, %chunks
   %rest = urem i64 %n, %chunks
   %before = mul i64 %size, %chunk
   %longer = call i64 @llvm.umin.i64(i64 %chunk, i64 %rest)
-  %at = add i64 %before, %longer
+  %within = add i64 %before, %longer
+  %at = add i64 %from, %within
   ret i64 %at
 }
 
-define internal i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %n, i64 %chunks) {
+define internal i32 @run_inline(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %from, i64 %n, i64 %chunks) {
 entry:
   br label %loop
 loop:
   %chunk = phi i64 [ 0, %entry ], [ %following, %next ]
   %following = add i64 %chunk, 1
-  %begin = call i64 @boundary(i64 %n, i64 %chunks, i64 %chunk)
-  %end = call i64 @boundary(i64 %n, i64 %chunks, i64 %following)
+  %begin = call i64 @boundary(i64 %from, i64 %n, i64 %chunks, i64 %chunk)
+  %end = call i64 @boundary(i64 %from, i64 %n, i64 %chunks, i64 %following)
   %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %scratch, i64 %begin, i64 %end)
   %failed = icmp ne i32 %status, 0
   br i1 %failed, label %done, label %next
@@ -214,6 +217,7 @@ entry:
   %scratch = load ptr, ptr getelementptr (%Job, ptr @job, i32 0, i32 4)
   %bytes = load i64, ptr getelementptr (%Job, ptr @job, i32 0, i32 5)
   %n = load i64, ptr getelementptr (%Job, ptr @job, i32 0, i32 6)
+  %from = load i64, ptr getelementptr (%Job, ptr @job, i32 0, i32 7)
   br label %loop
 loop:
   %chunk = phi i64 [ %first, %entry ], [ %next, %claim ]
@@ -223,8 +227,8 @@ loop:
   br i1 %fine, label %run, label %look
 run:
   %following = add i64 %chunk, 1
-  %begin = call i64 @boundary(i64 %n, i64 %all, i64 %chunk)
-  %end = call i64 @boundary(i64 %n, i64 %all, i64 %following)
+  %begin = call i64 @boundary(i64 %from, i64 %n, i64 %all, i64 %chunk)
+  %end = call i64 @boundary(i64 %from, i64 %n, i64 %all, i64 %following)
   %offset = mul i64 %chunk, %bytes
   %own_scratch = getelementptr i8, ptr %scratch, i64 %offset
   %status = call i32 %kernel(ptr %pointers, ptr %dims, ptr %own_scratch, i64 %begin, i64 %end)

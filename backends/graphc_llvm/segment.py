@@ -64,7 +64,7 @@ class Runner:
         self, code: Code, prepared: Sequence[np.ndarray], threads: int, weights: Sequence[TensorData] = ()
     ) -> None:
         self.program = code.program
-        self.threads = threads
+        self.threads, self.walks = threads, code.walks
         rest = iter(prepared)
         literals = [weights[c] if isinstance(c, int) else c for c in code.literals]
         self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in literals]
@@ -91,7 +91,7 @@ class Runner:
 
     def _instance(self, key: tuple[tuple[str, int], ...], dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         if key not in self._made:
-            made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads)
+            made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads, self.walks)
             self._make_room(made.frame_bytes)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [
@@ -188,7 +188,7 @@ class Runner:
 
     def fail(self, status: int, frame: Frame) -> NoReturn:
         """Raises what a kernel's status means, with the layer."""
-        step = self.program.steps[frame.context.structure.error_step]
+        step = self.program.steps[frame.numbers[frame.context.structure.error_step]]
         origin = ", ".join(step.origin) if isinstance(step, KernelStep | LoopStep) else None
         name = step.name if isinstance(step, KernelStep | LoopStep) else "copy"
         raise NumericError(f"{name} met {MEANING[Status(status)]}", layer=origin)
@@ -200,10 +200,13 @@ class Runner:
             [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
         )
         frame = instance.new_frame()
-        times = (ctypes.c_int64 * max(len(self.program.steps), 1))()
+        times = (ctypes.c_int64 * max(len(frame.numbers), 1))()
         frame.context.structure.times = ctypes.addressof(times)
         self.call(entry, frame, inputs, outputs)
-        return [t * 1e-9 for t in times[: len(self.program.steps)]]
+        seconds = [0.0] * len(self.program.steps)
+        for number, time in zip(frame.numbers, times, strict=False):
+            seconds[number] += time * 1e-9
+        return seconds
 
 
 def _shapes(inputs: Sequence[np.ndarray]) -> Shapes:
