@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.backend import CompileOptions
 from graphc.errors import Unsupported, UnsupportedOpError
@@ -12,8 +12,8 @@ from graphc.ir.text import print_graph
 from graphc.lowering.assemble import Assembly, assemble
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
+from graphc_triton.alignment import with_alignment
 from graphc_triton.kernels import WHO, KernelMaker, TritonKernel
-from graphc_triton.plan import check_steps
 from graphc_triton.segment import Code, TritonSegment
 from graphc_triton.supported import refusal
 from graphc_triton.target import INTERPRETER, parse_target
@@ -88,8 +88,7 @@ def _assemble_all(parts: Sequence[tuple[Graph, int]], maker: KernelMaker) -> lis
     for graph, prepared in parts:
         try:
             made = assemble(graph, prepared, maker, WHO)
-            check_steps(made.program)
-            found.append(made)
+            found.append(replace(made, kernels=with_alignment(made.program, made.kernels)))
         except UnsupportedOpError as e:
             problems += e.unsupported
     if problems:

@@ -46,7 +46,7 @@ def compile_function(kernel: TritonKernel, function: Function, target: str, stri
     aligned = {
         (jitted.arg_names.index(a.name),): [["tt.divisibility", ALIGNMENT]]
         for a in function.arguments
-        if a.type.startswith("*")
+        if a.type.startswith("*") and a.aligned
     }
     source = ASTSource(fn=jitted, signature=signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": function.warps, "num_stages": function.stages, "enable_fp_fusion": not strict}

@@ -11,13 +11,14 @@ from graphc.ir.symbolic import Dim
 class Argument:
     """A parameter of a kernel: the pointer of a `buffer` by its position, the status word, or the size of a dim.
 
-    type: Triton's name of it, "*fp32", "i64".
+    type: Triton's name of it, "*fp32", "i64"; aligned: a pointer to a multiple of 16 bytes, which wide loads take.
     """
 
     name: str
     type: str
     buffer: int | None = None
     dim: str | None = None
+    aligned: bool = True
 
 
 @dataclass(frozen=True)

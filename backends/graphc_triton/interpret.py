@@ -19,7 +19,7 @@ from graphc.lowering.program import KernelStep, Program
 from graphc.lowering.status import MEANING, Status
 from graphc_triton.kernels import TritonKernel
 from graphc_triton.modules import load_module
-from graphc_triton.plan import Copy, Launch, Place, make_plan
+from graphc_triton.plan import Copy, Fault, Launch, Loop, Place, Work, make_plan
 
 
 class Pointer:
@@ -90,15 +90,28 @@ class InterpretedProgram:
         seconds = [0.0] * len(self.program.steps)
         for item in plan.work:
             start = time.perf_counter()
-            if isinstance(item, Copy):
-                _copy(memory, item)
-            else:
-                self._launch(item, bases)
+            self._do(item, memory, bases)
             seconds[item.step] += time.perf_counter() - start
         for step, code in zip(plan.statuses, status, strict=False):
             if code:
-                raise status_error(self.program, step, int(code))
+                raise status_error(step, int(code))
         return tuple(outputs), seconds
+
+    def _do(self, item: Work, memory: Sequence[np.ndarray], bases: Sequence[int]) -> None:
+        match item:
+            case Copy():
+                _copy(memory, item)
+            case Launch():
+                self._launch(item, bases)
+            case Fault():
+                raise item.error()
+            case Loop():
+                flag = memory[item.condition.base].reshape(-1).view(np.uint8)
+                trips = 0
+                while trips < item.trips and bool(flag[item.condition.offset]) == item.expected:
+                    for inner in item.work:
+                        self._do(inner, memory, bases)
+                    trips += 1
 
     def _launch(self, item: Launch, bases: Sequence[int]) -> None:
         function = self.kernels[item.kernel].functions[item.function]
@@ -110,11 +123,9 @@ class InterpretedProgram:
             self.functions[item.kernel][item.function][(item.grid,)](*arguments)
 
 
-def status_error(program: Program, step: int, code: int) -> NumericError:
-    """What a kernel's status means, with the layer."""
-    at = program.steps[step]
-    assert isinstance(at, KernelStep)
-    return NumericError(f"{at.name} met {MEANING[Status(code)]}", layer=", ".join(at.origin))
+def status_error(step: KernelStep, code: int) -> NumericError:
+    """What the status of a step's kernel means, with the layer."""
+    return NumericError(f"{step.name} met {MEANING[Status(code)]}", layer=", ".join(step.origin))
 
 
 def _copy(memory: Sequence[np.ndarray], item: Copy) -> None:
@@ -126,14 +137,17 @@ def _copy(memory: Sequence[np.ndarray], item: Copy) -> None:
 
 @functools.cache
 def _patch() -> None:
-    """Gives bf16 its meaning in the interpreter: rounding to nearest, and products of values, not of bits."""
+    """Gives bf16 its meaning in the interpreter: rounding to nearest, and products of values, not of bits.
+
+    And scalars that are compared: they stay bools when they are spread over a block.
+    """
     import ml_dtypes
     import triton.language as tl
     from triton.runtime import interpreter
 
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
-    cast, dot = builder.cast_impl, builder.create_dot
+    cast, dot, splat = builder.cast_impl, builder.create_dot, builder.create_splat
 
     def value(x: Any) -> Any:
         return x.data.view(bfloat16).astype(np.float32) if x.dtype.scalar == tl.bfloat16 else x.data
@@ -153,6 +167,9 @@ def _patch() -> None:
         total = np.matmul(value(a).astype(np.float32), value(b).astype(np.float32))
         return handle(total + d.data, d.dtype.scalar)
 
+    def spread(self: Any, type: Any, x: Any) -> Any:
+        return handle(np.full(type.shape, x.data), tl.int1) if x.data.dtype == np.bool_ else splat(self, type, x)
+
     def to_float(self: Any, x: Any, type: Any, rounding: Any) -> Any:
         return rounded(self, x, type)
 
@@ -167,3 +184,4 @@ def _patch() -> None:
     for name in names:
         setattr(builder, name, rounded)
     builder.create_fp_to_fp, builder.create_dot = to_float, product
+    builder.create_splat = spread

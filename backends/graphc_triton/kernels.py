@@ -13,14 +13,14 @@ from graphc.ir.graph import Node
 from graphc.ir.symbolic import Dim, substitute, symbol
 from graphc.lowering.contraction import find_contraction
 from graphc.lowering.facts import dimensions
-from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, Statement, Store, TileBody
+from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, TileBody
 from graphc.lowering.lower import lower
 from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import flops, kernel_name, nonempty
-from graphc_triton import matmul, pointwise, rows
+from graphc_triton import matmul, ordered, pointwise, rows, sorting
 from graphc_triton.function import Function
 from graphc_triton.operations import no_form
-from graphc_triton.supported import IN_ORDER, REFUSED
+from graphc_triton.supported import IN_ORDER
 
 WHO = "the triton backend"
 
@@ -80,15 +80,27 @@ class KernelMaker:
 
     def __call__(self, node: Node) -> TritonKernel:
         """The kernel of a fusion; raises UnsupportedOpError with the reason where there is none."""
+        if node.op.name == "sort":
+            return self.sort(node)
         if node.op.name != "fusion":
-            reason = REFUSED.get(node.op.name, "it can be part of no fused loop")
-            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, "", reason)])
+            raise UnsupportedOpError(WHO, [Unsupported(node.op.name, "", "it can be part of no fused loop")])
         graph, _, given = with_own_names(node)
         body = lower(graph, node["kind"])
         key = self.key(f"{body.key()} {sorted(map(repr, dimensions(body)))}")
         if key not in self.made:
             self.made[key] = self.make(body, key)
         return _at(given, replace(self.made[key], name=kernel_name(node["body"])))
+
+    def sort(self, node: Node) -> TritonKernel:
+        """The kernel of a sort, which is no loop nest."""
+        text, sizes = sorting.text(node), sorting.sizes(node)
+        key, moved = self.key(text), node.operands[0].type.bytes + sum((v.type.bytes for v in node.results), 0)
+        if key not in self.made:
+            own = tuple(str(s) for s in sizes)
+            functions = (sorting.emit(node),)
+            work = sorting.comparisons(node)
+            self.made[key] = TritonKernel(key, "sort_kernel", "sort", functions, text, own, sizes, work, moved, ())
+        return self.made[key]
 
     def key(self, text: str) -> str:
         """What stands for the code that this compilation makes of `text`."""
@@ -121,6 +133,8 @@ def write(body: Body, strict: bool) -> tuple[Function, ...]:
 
 
 def _nest(body: LoopBody, name: str, strict: bool) -> Function:
+    if ordered.is_ordered(body):
+        return ordered.emit(body, name, strict)
     if not body.axes_of("reduction"):
         return pointwise.emit(body, name, strict)
     contraction = find_contraction(body)
@@ -134,17 +148,13 @@ def reasons(body: Body) -> list[Unsupported]:
     nests: Sequence[LoopBody] = (body,) if isinstance(body, LoopBody) else body.loops
     found: list[Unsupported] = []
     for nest in nests:
-        if nest.sequential or nest.axes_of("scan") or any(_combines(s) for s in nest.statements):
+        if isinstance(body, TileBody) and body.axes and ordered.is_ordered(nest):
             found.append(Unsupported(body.name, "", IN_ORDER))
         if isinstance(body, TileBody) and _mixes(nest):
             found.append(Unsupported(body.name, "", "a nest of the tile has parallel and reduction axes of its own"))
         applied = [s for s in nest.statements if isinstance(s, Apply)]
         found += [Unsupported(s.op, "", reason) for s in applied if (reason := no_form(s)) is not None]
     return list(dict.fromkeys(found))
-
-
-def _combines(s: Statement) -> bool:
-    return isinstance(s, Store) and s.combine != "set"
 
 
 def _mixes(nest: LoopBody) -> bool:

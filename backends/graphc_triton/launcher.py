@@ -1,5 +1,7 @@
 """Runs programs on an NVIDIA GPU: one CUDA graph a set of dims, launched with one call.
 
+Where the way depends on data, there is a graph for each stretch without a choice, and the host reads the condition in between.
+
 Parameters are packed once, into memory that the driver reads when the graph is made. All buffers lie in one allocation with
 offsets of our own: inputs, outputs, the arena, constants, the status words.
 """
@@ -7,9 +9,10 @@ offsets of our own: inputs, outputs, the arena, constants, the status words.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +23,7 @@ from graphc.lowering.program import Program
 from graphc_triton.compile import Cubin
 from graphc_triton.interpret import status_error
 from graphc_triton.kernels import TritonKernel
-from graphc_triton.plan import Copy, Launch, Place, Plan, make_plan
+from graphc_triton.plan import Copy, Fault, Launch, Loop, Place, Plan, Work, make_plan
 
 ALIGNMENT = 256
 """Bytes, of every buffer."""
@@ -88,15 +91,33 @@ def _signed(x: int) -> int:
     return x - (1 << 64) if x >= 1 << 63 else x
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Launches and copies without a choice between them, each with its parameters, as a CUDA graph."""
+
+    work: tuple[tuple[Launch | Copy, Parameters], ...]
+    graph: Any
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What is run while the host reads the expected condition."""
+
+    loop: Loop
+    parts: tuple[Part, ...]
+
+
+Part = Stretch | Repeated | Fault
+
+
 @dataclass
 class Instance:
-    """A program at certain dims: its plan, its memory, its CUDA graph."""
+    """A program at certain dims: its plan, its memory, what it runs."""
 
     plan: Plan
     bases: list[int]
     memory: Any
-    graph: Any
-    parameters: list[Parameters]
+    parts: tuple[Part, ...] = ()
 
 
 class CudaProgram:
@@ -130,9 +151,36 @@ class CudaProgram:
         instance = self.instance(dims)
         for array, address in zip(inputs, instance.bases, strict=False):
             self._send(array, address)
-        if instance.graph is not None:
-            self.driver.call("cuGraphLaunch", instance.graph, self.driver.stream)
+        self._run(instance.parts, instance)
         return self._receive(instance)
+
+    def _run(self, parts: Sequence[Part], instance: Instance, seconds: list[float] | None = None) -> None:
+        """Runs parts in order; with `seconds`, launches one by one, and adds the time of each to that of its step."""
+        for part in parts:
+            match part:
+                case Fault():
+                    self._clear(instance)
+                    raise part.error()
+                case Repeated():
+                    trips = 0
+                    while trips < part.loop.trips and self._read(part.loop.condition, instance) == part.loop.expected:
+                        self._run(part.parts, instance, seconds)
+                        trips += 1
+                case Stretch() if seconds is None:
+                    self.driver.call("cuGraphLaunch", part.graph, self.driver.stream)
+                case Stretch():
+                    for item, parameters in part.work:
+                        start = time.perf_counter()
+                        self._enqueue(item, parameters, instance)
+                        self.driver.call("cuStreamSynchronize", self.driver.stream)
+                        seconds[item.step] += time.perf_counter() - start
+
+    def _read(self, place: Place, instance: Instance) -> bool:
+        """A bool of the device, once everything before it is done."""
+        flag = np.zeros(1, np.uint8)
+        self.driver.call("cuMemcpyDtoHAsync", flag.ctypes.data, _address(instance.bases, place), 1, self.driver.stream)
+        self.driver.call("cuStreamSynchronize", self.driver.stream)
+        return bool(flag[0])
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> list[float]:
         """Seconds of each step of one run, launched one by one."""
@@ -141,11 +189,7 @@ class CudaProgram:
         for array, address in zip(inputs, instance.bases, strict=False):
             self._send(array, address)
         seconds = [0.0] * len(self.program.steps)
-        for item, parameters in zip(instance.plan.work, instance.parameters, strict=True):
-            start = time.perf_counter()
-            self._enqueue(item, parameters, instance)
-            self.driver.call("cuStreamSynchronize", self.driver.stream)
-            seconds[item.step] += time.perf_counter() - start
+        self._run(instance.parts, instance, seconds)
         self._receive(instance)
         return seconds
 
@@ -170,27 +214,38 @@ class CudaProgram:
         offsets, total = _offsets([*inputs, *outputs, plan.arena, status])
         memory = self.driver.call("cuMemAlloc", total)
         *given, own = (int(memory) + o for o in offsets)
-        instance = Instance(plan, [*given, *self.constants, own], memory, None, [])
-        self.driver.call("cuMemsetD8Async", own, 0, status, self.driver.stream)
-        for item in plan.work:
+        instance = Instance(plan, [*given, *self.constants, own], memory)
+        self._clear(instance)
+        instance.parts = tuple(self._parts(plan.work, instance))
+        return instance
+
+    def _parts(self, work: Sequence[Work], instance: Instance) -> Iterator[Part]:
+        for together, items in itertools.groupby(work, lambda w: isinstance(w, Launch | Copy)):
+            if together:
+                yield self._stretch([w for w in items if isinstance(w, Launch | Copy)], instance)
+                continue
+            for w in items:
+                if isinstance(w, Loop):
+                    yield Repeated(w, tuple(self._parts(w.work, instance)))
+                elif isinstance(w, Fault):
+                    yield w
+
+    def _stretch(self, work: Sequence[Launch | Copy], instance: Instance) -> Stretch:
+        """The CUDA graph of a stretch: what a stream would do, recorded."""
+        packed = []
+        for item in work:
             arguments = item.arguments if isinstance(item, Launch) else ()
             values = [_address(instance.bases, a) if isinstance(a, Place) else a for a in arguments]
             # Triton's functions take two pointers more: global and profile scratch, which ours don't use.
-            instance.parameters.append(Parameters.pack([*values, 0, 0]))
-        if plan.work:
-            instance.graph = self._capture(instance)
-        return instance
-
-    def _capture(self, instance: Instance) -> Any:
-        """The CUDA graph of a run: what a stream would do, recorded."""
+            packed.append((item, Parameters.pack([*values, 0, 0])))
         call, stream = self.driver.call, self.driver.stream
         call("cuStreamBeginCapture", stream, self.driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        for item, parameters in zip(instance.plan.work, instance.parameters, strict=True):
+        for item, parameters in packed:
             self._enqueue(item, parameters, instance)
         graph = call("cuStreamEndCapture", stream)
         made = call("cuGraphInstantiate", graph, 0)
         call("cuGraphDestroy", graph)
-        return made
+        return Stretch(tuple(packed), made)
 
     def _enqueue(self, item: Launch | Copy, parameters: Parameters, instance: Instance) -> None:
         call, stream = self.driver.call, self.driver.stream
@@ -217,6 +272,11 @@ class CudaProgram:
         if array.nbytes:
             self.driver.call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self.driver.stream)
 
+    def _clear(self, instance: Instance) -> None:
+        """Forgets what kernels reported."""
+        size = 4 * max(len(instance.plan.statuses), 1)
+        self.driver.call("cuMemsetD8Async", instance.bases[-1], 0, size, self.driver.stream)
+
     def _receive(self, instance: Instance) -> tuple[np.ndarray, ...]:
         """The outputs, once the stream is done; raises what a status word says, and clears it."""
         call, stream, plan = self.driver.call, self.driver.stream, instance.plan
@@ -233,15 +293,22 @@ class CudaProgram:
         call("cuStreamSynchronize", stream)
         for step, code in zip(plan.statuses, status, strict=True):
             if code:
-                call("cuMemsetD8Async", instance.bases[-1], 0, status.nbytes, stream)
-                raise status_error(self.program, step, int(code))
+                self._clear(instance)
+                raise status_error(step, int(code))
         return tuple(outputs)
 
 
 def _free(driver: Driver, instance: Instance) -> None:
-    if instance.graph is not None:
-        driver.call("cuGraphExecDestroy", instance.graph)
+    _free_graphs(driver, instance.parts)
     driver.call("cuMemFree", instance.memory)
+
+
+def _free_graphs(driver: Driver, parts: Sequence[Part]) -> None:
+    for part in parts:
+        if isinstance(part, Stretch):
+            driver.call("cuGraphExecDestroy", part.graph)
+        elif isinstance(part, Repeated):
+            _free_graphs(driver, part.parts)
 
 
 def _release(driver: Driver, memory: Any, instances: dict[tuple[tuple[str, int], ...], Instance]) -> None:

@@ -67,6 +67,19 @@ def _call(name: str) -> Emit:
     return lambda s, x, strict: Term(f"{name}({', '.join(t.text for t in x)})")
 
 
+def _typed(name: str) -> Emit:
+    """A call that tells the types of its operands, which literals have none of."""
+
+    def emit(s: Apply, x: Sequence[Term], strict: bool) -> Term:
+        kind = TYPES[s.operand_dtype.name]
+        given = zip(s.operands, x, strict=True)
+        return Term(
+            f"{name}({', '.join(t.text if isinstance(o, str) else f'tl.full([], {t.text}, {kind})' for o, t in given)})"
+        )
+
+    return emit
+
+
 def _by_kind(on_float: Emit, otherwise: Emit) -> Emit:
     return lambda s, x, strict: (on_float if s.operand_dtype.is_float else otherwise)(s, x, strict)
 
@@ -110,7 +123,7 @@ def integer_range(dtype: DType) -> tuple[int, int]:
 
 NO_FORM = "it has no form in Triton's language"
 
-F32_ONLY = frozenset({"tanh"})
+F32_ONLY = frozenset({"pow", "sinh", "cosh", "asinh", "acosh", "atanh", "tan", "atan", "asin", "acos"})
 """What is written for f32 alone."""
 
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -128,7 +141,21 @@ TABLE: dict[str, Emit] = {
     "log": _call("tl.log"),
     "sin": _call("tl.sin"),
     "cos": _call("tl.cos"),
+    "expm1": _call("device.expm1"),
+    "log1p": _call("device.log1p"),
+    "tan": _call("device.tan"),
     "tanh": _call("device.tanh"),
+    "sinh": _call("device.sinh"),
+    "cosh": _call("device.cosh"),
+    "asin": _call("device.asin"),
+    "acos": _call("device.acos"),
+    "atan": _call("device.atan"),
+    "asinh": _call("device.asinh"),
+    "acosh": _call("device.acosh"),
+    "atanh": _call("device.atanh"),
+    "pow": _typed("device.power"),
+    "shift_left": _typed("device.shift_left"),
+    "shift_right": _typed("device.shift_right"),
     "erf": _call("tl.erf"),
     "sigmoid": _call("device.sigmoid"),
     "is_nan": _format("{0} != {0}", LOOSEST),

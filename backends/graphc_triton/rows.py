@@ -70,18 +70,17 @@ def emit(body: LoopBody | TileBody, name: str, strict: bool) -> Function:
 
 def _plan(body: LoopBody | TileBody, rows: Sequence[Axis], longest: Dim, whole: bool) -> Plan:
     count = guess(product(a.extent for a in rows))
-    if isinstance(body, LoopBody) and _rows_are_lanes(body):
+    if isinstance(body, LoopBody) and rows_are_lanes(body, body.axes_of("parallel"), body.axes_of("reduction")):
         return Plan(min(LANES, max(32, power_of_2(count))), 1, False, True)
     width = power_of_2(guess(longest)) if whole else min(CHUNK, power_of_2(guess(longest)))
     return Plan(max(1, min(ELEMENTS // width, power_of_2(count))), width, whole, False)
 
 
-def _rows_are_lanes(body: LoopBody) -> bool:
-    """Whether loads are dense along the last parallel axis rather than along the last reduction axis."""
-    parallel, reduction = body.axes_of("parallel"), body.axes_of("reduction")
-    if not parallel or not reduction:
+def rows_are_lanes(body: LoopBody, across: Sequence[Axis], along: Sequence[Axis]) -> bool:
+    """Whether loads are dense along the last axis of the rows rather than along the last one within a row."""
+    if not across or not along:
         return False
-    dense = {a.name: 0 for a in (parallel[-1], reduction[-1])}
+    dense = {a.name: 0 for a in (across[-1], along[-1])}
     for s in body.statements:
         if isinstance(s, Load):
             place = _place(body.buffer(s.buffer), s.index)
@@ -89,7 +88,7 @@ def _rows_are_lanes(body: LoopBody) -> bool:
             if found is not None:
                 for name in dense:
                     dense[name] += found[0].get(name, 0) == 1
-    return dense[parallel[-1].name] > dense[reduction[-1].name]
+    return dense[across[-1].name] > dense[along[-1].name]
 
 
 def _place(buffer: Buffer, index: Sequence[Dim]) -> Dim:

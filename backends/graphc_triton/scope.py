@@ -123,7 +123,10 @@ class Kernel:
 
 @dataclass
 class Scope:
-    """Statements of one loop over certain groups: those that don't vary in the loop go to `before`, others `inside`."""
+    """Statements of one loop over certain groups: those that don't vary in the loop go to `before`, others `inside`.
+
+    ordered: stores are made at every step, one after another; shared: each program makes those into its own part of the rows.
+    """
 
     kernel: Kernel
     groups: Sequence[Group]
@@ -131,6 +134,8 @@ class Scope:
     inside: Block
     values: dict[str, Value] = field(default_factory=dict)
     uses: Mapping[str, int] = field(default_factory=dict)
+    ordered: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         self.by_name = {g.name: g for g in self.groups}
@@ -356,7 +361,7 @@ class Scope:
                 text += f" + 0 * {g.name}{g.suffix}"
         return text
 
-    def _clamped(self, s: Load, index: Sequence[Dim], buffer: Buffer) -> list[Dim]:
+    def _clamped(self, s: Load | Store, index: Sequence[Dim], buffer: Buffer) -> list[Dim]:
         """The index with what data gives held within bounds; what isn't is reported."""
         found = list(index)
         for i in s.checked:
@@ -428,16 +433,39 @@ class Scope:
         if buffer.access == "scratch":
             self.kernel.kept[s.buffer] = self.named(x, "kept")
             return
-        place = self.address(buffer, [self.at(e) for e in s.index], bool(s.predicate))
+        index = [self.at(e) for e in s.index]
+        if s.checked:
+            index = self._clamped(s, index, buffer)
+        place = self.address(buffer, index, bool(s.predicate))
         dims = self.dims(place)
         wanted = dims | self._predicate_dims(s.predicate) | x.dims
+        if self.ordered:
+            wanted |= {g.dim for g in self.groups if g.dim is not None}
         mask = self.mask(wanted, s.predicate)
-        looped = self.looped(place) or x.looped
+        looped = self.looped(place) or x.looped or self.ordered
         pointer = self.pointer(s.buffer, place, wanted - dims)
         if len(pointer) + len(x.term.text) > STORE_LENGTH:
             x = self.named(x, "result")
-        text = f"tl.store({pointer}, {x.term.text}"
-        (self.inside if looped else self.before).line(text + (f", mask={mask})" if mask is not None else ")"))
+        block = self.inside if looped else self.before
+        if self.shared:
+            block = block.block(f"if {self.text(index[s.checked[0]])} % PARTS == part:")
+        end = ")" if mask is None else f", mask={mask})"
+        value = x.term.text
+        if s.combine != "set":
+            value = self._combined(s, x, buffer.type.dtype, block, pointer, end)
+        block.line(f"tl.store({pointer}, {value}{end}")
+
+    def _combined(self, s: Store, x: Value, dtype: DType, block: Block, pointer: str, end: str) -> str:
+        """What is stored, with what is there, which the step before may have written from another thread."""
+        block.line("tl.debug_barrier()")
+        old = self.kernel.names.new("old")
+        narrow = dtype.name in ("f16", "bf16")
+        block.line(f"{old} = tl.load({pointer}{end}{'.to(tl.float32)' if narrow else ''}")
+        if s.combine in ("max", "min"):
+            text = f"{'device' if dtype.is_float else 'tl'}.{s.combine}imum({old}, {x.term.text})"
+        else:
+            text = f"{old} {'+' if s.combine == 'sum' else '*'} {x.term.inner(0)}"
+        return f"({text}).to({TYPES[dtype.name]})" if narrow else text
 
     def named(self, x: Value, wanted: str) -> Value:
         """The value as a variable."""
