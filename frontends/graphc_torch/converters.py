@@ -52,8 +52,6 @@ _RANDOM = "random numbers of this kind aren't supported"
 REFUSED: Mapping[str, str] = {
     "nonzero": _DATA, "masked_select": _DATA, "_unique2": _DATA, "unique_dim": _DATA, "repeat_interleave.Tensor": _DATA,
     "multinomial": _RANDOM, "randperm": _RANDOM,
-    "cond": "a branch that depends on the data of a run isn't supported",
-    "while_loop": "a loop that depends on the data of a run isn't supported",
     "_local_scalar_dense": "a number read from a tensor of a run isn't supported",
 }  # fmt: skip
 """Why operators can't be taken, where there is more to say than that there is no conversion."""

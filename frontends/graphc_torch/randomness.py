@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType, i64
+from graphc_torch.refused import Refused
 
 
 class Randomness:
@@ -20,3 +21,10 @@ class Randomness:
             self.key = self._graph.add_input("random_key", TensorType(i64, (2,)))
         self._streams += 1
         return self.key, self._streams - 1
+
+
+class NoRandomness(Randomness):
+    """That of a region in training mode: it has no key of its own."""
+
+    def stream(self) -> tuple[Value, int]:
+        raise Refused("random numbers in a branch or a loop aren't supported")

@@ -9,3 +9,7 @@ class Refused(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Unknown(Exception):
+    """An operand comes from a node that was refused, so nothing can be said of this one."""
