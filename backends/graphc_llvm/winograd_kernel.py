@@ -13,7 +13,7 @@ epilogue are the same, so `contraction.match` finds them. Only the sum is anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ import llvmlite.ir as ir
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Dim, ceildiv, product
-from graphc.ops.winograd import REACH, TILE
+from graphc.ops.winograd import FAR, NEAR, REACH, TILE
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction, tile_height
@@ -54,6 +54,10 @@ APART = 16
 """Elements between the arrays of two positions, beyond their size: powers of two apart, all 36 would share a cache set."""
 BLOCK = 28
 """Tiles of a block, at most: enough that reading a panel's weights anew for each block costs little beside the products."""
+
+CHUNK = 32
+"""Terms of a sum that are added in one register, at most. The transform back magnifies what the sums are rounded by, most
+of the algorithm's error, and blocked summation makes that grow with CHUNK + n / CHUNK instead of n."""
 
 
 def as_convolution(body: Graph) -> Graph | None:
@@ -303,11 +307,22 @@ class _Emitter:
             ]
 
         rows = [offset(b, v, b.mul(b.add(row, i64(r)), i64(w.channels)), self.element) for r in range(height)]
-        zero = ir.Constant(ir.VectorType(self.element, self.lanes), None)
-        sums = add_products(b, rows, i64(1), columns, (i64(0), i64(depth)), [zero] * (height * self.vectors))
+        zeros = [ir.Constant(ir.VectorType(self.element, self.lanes), None)] * (height * self.vectors)
         target = offset(b, m, b.mul(row, i64(c.width)), self.element)
-        for n, value in enumerate(sums):
-            store_vector(b, value, offset(b, target, n * self.lanes, self.element))
+
+        def add_chunk(terms: tuple[ir.Value, ir.Value], first: ir.Value | None) -> None:
+            """Adds some terms to the rows; the first of them, None where there are no others, find nothing there."""
+            for n, value in enumerate(add_products(b, rows, i64(1), columns, terms, zeros)):
+                at = offset(b, target, n * self.lanes, self.element)
+                if first is not None:
+                    value = b.select(first, value, b.fadd(load_vector(b, at, self.element, self.lanes), value))
+                store_vector(b, value, at)
+
+        if depth <= CHUNK:
+            add_chunk((i64(0), i64(depth)), None)
+        else:
+            with for_range(b, i64(0), i64(depth), CHUNK, "chunk") as k:
+                add_chunk((k, binary(b, "smin", b.add(k, i64(CHUNK)), i64(depth))), b.icmp_signed("==", k, i64(0)))
 
     # A^T M A
 
@@ -353,33 +368,37 @@ class _Emitter:
 
 def input_transform(b: ir.IRBuilder, d: Sequence[ir.Value]) -> list[ir.Value]:
     """B^T d, for six values."""
-
-    def plus(x: ir.Value, factor: float, y: ir.Value) -> ir.Value:
-        return fma(b, constant(y.type, factor), y, x)
-
-    even, odd = plus(d[4], -4, d[2]), plus(d[3], -4, d[1])
-    outer, inner = b.fsub(d[4], d[2]), b.fsub(d[3], d[1])
+    plus = _scaled_sums(b)
+    near, far = NEAR**2, FAR**2
+    of_near = plus(d[4], -far, d[2]), plus(d[3], -far, d[1])  # even and odd powers of x^2 - far
+    of_far = plus(d[4], -near, d[2]), plus(d[3], -near, d[1])
     return [
-        plus(plus(d[4], -5, d[2]), 4, d[0]),
-        b.fadd(even, odd),
-        b.fsub(even, odd),
-        plus(outer, 2, inner),
-        plus(outer, -2, inner),
-        plus(plus(d[5], -5, d[3]), 4, d[1]),
+        plus(plus(d[4], -(near + far), d[2]), near * far, d[0]),
+        plus(of_near[0], NEAR, of_near[1]),
+        plus(of_near[0], -NEAR, of_near[1]),
+        plus(of_far[0], FAR, of_far[1]),
+        plus(of_far[0], -FAR, of_far[1]),
+        plus(plus(d[5], -(near + far), d[3]), near * far, d[1]),
     ]
 
 
 def output_transform(b: ir.IRBuilder, m: Sequence[ir.Value]) -> list[ir.Value]:
     """A^T m, for six values."""
+    plus = _scaled_sums(b)
+    even_near, odd_near = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
+    even_far, odd_far = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
 
-    def plus(x: ir.Value, factor: float, y: ir.Value) -> ir.Value:
-        return fma(b, constant(y.type, factor), y, x)
+    def times(factor: float, x: ir.Value) -> ir.Value:
+        return b.fmul(constant(x.type, factor), x)
 
-    sum_1, difference_1 = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
-    sum_2, difference_2 = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
     return [
-        b.fadd(b.fadd(m[0], sum_1), sum_2),
-        plus(difference_1, 2, difference_2),
-        plus(sum_1, 4, sum_2),
-        b.fadd(plus(difference_1, 8, difference_2), m[5]),
+        b.fadd(b.fadd(m[0], even_near), even_far),
+        plus(times(NEAR, odd_near), FAR, odd_far),
+        plus(times(NEAR**2, even_near), FAR**2, even_far),
+        plus(plus(m[5], NEAR**3, odd_near), FAR**3, odd_far),
     ]
+
+
+def _scaled_sums(b: ir.IRBuilder) -> Callable[[ir.Value, float, ir.Value], ir.Value]:
+    """The function (x, factor, y) -> x + factor * y."""
+    return lambda x, factor, y: fma(b, constant(y.type, factor), y, x)

@@ -19,8 +19,8 @@ from graphc_llvm.packing import Pack
 from graphc_llvm.target import parse_target
 from graphc_llvm.winograd import Winograd, cycles
 
-TOLERANCE = 2e-5
-"""Of the largest value: twice what was measured at 512 channels. The stated bound of one convolution is 1e-4."""
+TOLERANCE = 4e-6
+"""Of the largest value: three times what was measured at most. The stated bound of one convolution is 1e-5."""
 
 
 def weights(*shape: int, seed: int = 0) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_against_torch() -> None:
 
 
 def test_error_at_many_channels_is_within_the_stated_bound() -> None:
-    assert is_winograd(check(convolution((4, 14, 14), 512, 512, epilogue="none"), tolerance=1e-4))
+    assert is_winograd(check(convolution((4, 14, 14), 512, 512, epilogue="none"), tolerance=TOLERANCE / 2))
 
 
 def test_strict_numerics_and_other_convolutions_stay_direct() -> None:
@@ -206,4 +206,4 @@ def test_weights_that_come_with_the_call_are_transformed_at_each():
     for _ in range(2):
         given = [rng.normal(size=v.type.concrete({})).astype(np.float32) for v in graph.inputs]
         expected = interpret(graph, given)[0]
-        np.testing.assert_allclose(exe(*given), expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(exe(*given), expected, atol=1e-5 * np.abs(expected).max())
