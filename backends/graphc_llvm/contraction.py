@@ -202,6 +202,7 @@ def _with_column(
         b_address = _panel_address(b_flat, column, width, axes, pair)
         if b_address is not None:
             height = tile_height(count, width // target.lanes(reduce.dtype.bytes), target)
+            inner, taps = _as_one(inner, taps, predicated, (a_address, b_address))
             return Contraction(
                 body,
                 reduce.dtype,
@@ -226,6 +227,17 @@ def _with_column(
 def _nearness(stride: Dim, dense: int, terms: int) -> tuple[bool, bool, float, int]:
     """How good an axis is to walk inside: where A is dense, else where enough terms lie near to each other."""
     return stride == dense, terms >= NEAR_TERMS, -stride if isinstance(stride, int) else -inf, terms
+
+
+def _as_one(
+    inner: Axis, taps: tuple[Axis, ...], predicated: set[str], addresses: tuple[Affine, ...]
+) -> tuple[Axis, tuple[Axis, ...]]:
+    """The inner axis made longer by those that go on where it ends, in both operands; and the taps that are left."""
+    for x in taps:
+        if x.name not in predicated and all(y.of(x.name) == y.of(inner.name) * inner.extent for y in addresses):
+            rest = tuple(y for y in taps if y != x)
+            return _as_one(Axis(inner.name, inner.extent * x.extent, "reduction"), rest, predicated, addresses)
+    return inner, taps
 
 
 def _stored(body: LoopBody, load: Load) -> DType:

@@ -186,6 +186,29 @@ class Memory:
             with b.if_then(a.where):
                 self._write_scalar(dtype, combine, value, address)
 
+    def interleave(self, a: Access, b: Access) -> bool:
+        """Whether two accesses of vectors take every second element, and `b` those behind `a`'s."""
+        found = self.ix.stride(a.address)
+        alike = a.where is None and b.where is None and a.mask is b.mask
+        return alike and found is not None and found[0] == 2 and b.address - a.address == 1
+
+    def write_interleaved(self, buffer: Buffer, a: Access, first: ir.Value, second: ir.Value) -> None:
+        """Stores two vectors lane by lane in turn, from the first one's access on: elements 2k and 2k + 1 for lane k."""
+        b, n, element = self.b, self.ix.width, memory_type(buffer.type.dtype)
+        found = self.ix.stride(a.address)
+        assert found is not None
+        address = self.ix.address(self.buffers[buffer.name], found[1], element)
+        turns = [k + n * half for k in range(n) for half in (0, 1)]
+        both = [_stored(b, buffer.type.dtype, self.spread(v)) for v in (first, second)]
+        if a.mask is None:
+            store_vector(b, b.shuffle_vector(*both, _order(turns)), address)
+            return
+        for half in (0, 1):
+            order = _order(turns[half * n : (half + 1) * n])
+            mask = b.shuffle_vector(a.mask, a.mask, order)
+            mask = mask if size_of(element) >= 4 else opaque(b, mask)
+            store_masked(b, b.shuffle_vector(*both, order), offset(b, address, half * n, element), mask)
+
     def _write_vector(
         self, dtype: DType, combine: str, mask: ir.Value | None, value: ir.Value, address: ir.Value
     ) -> None:

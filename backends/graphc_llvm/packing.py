@@ -11,7 +11,8 @@ Weights of bf16 are packed in pairs of terms, [panel][k // 2][lane][k % 2], wher
 product's runtime operands, where many rows read them. Its left operand is transposed where its pairs lie apart.
 
 A convolution's weights that aren't constant, as in training, are packed at each call where many rows read them. A
-product's runtime operand whose columns aren't contiguous is transposed so that they are.
+product's runtime operand whose columns aren't contiguous is transposed so that they are. Gradients of convolutions'
+weights: `packing_gradients.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from typing import Any
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, bounds, ceildiv, floordiv, product
+from graphc.ir.symbolic import Dim, bounds, product
 from graphc.ir.types import DType, bf16
 from graphc.ops.by_decomposition import wide
 from graphc.ops.contraction import free_axes
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
+from graphc_llvm.packing_gradients import pack_weight_gradient
+from graphc_llvm.panels import Panels
 from graphc_llvm.target import Target
 
 REUSES = 64
@@ -57,6 +60,8 @@ class Pack:
                 packed += self.pack_scan(graph, node, context)
             elif node.op.name == "conv" and (node.operands[1] in constant or _is_reused(node)):
                 packed += self.pack_conv(graph, node, context)
+            elif node.op.name == "conv_weight_grad":
+                packed += pack_weight_gradient(graph, node, self.target, context)
         return PassResult(bool(packed or transposed), {"packed": packed, "transposed": transposed})
 
     def pack_dot(self, graph: Graph, node: Node, context: PassContext) -> bool:
@@ -156,57 +161,6 @@ class Pack:
         return packed
 
 
-@dataclass(frozen=True)
-class Panels:
-    """How an array [outer axes, sum axes, columns] of `shape` is cut into panels of `width` columns.
-
-    `terms`: neighbours along the last sum axis, which it is a multiple of, that lie together.
-    """
-
-    shape: tuple[Dim, ...]
-    width: int
-    outer: int
-    terms: int = 1
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """[outer, sum, panel, lane] to [outer, panel, sum, lane]; [outer, sum, term, ...] to [..., lane, term]."""
-        outer, rank = range(self.outer), len(self.cut)
-        if self.terms == 1:
-            return (*outer, rank - 2, *range(self.outer, rank - 2), rank - 1)
-        return (*outer, rank - 2, *range(self.outer, rank - 3), rank - 1, rank - 3)
-
-    @property
-    def cut(self) -> tuple[Dim, ...]:
-        """The shape with columns cut in panels, and the last sum axis in groups of terms where these are more than one."""
-        *lead, depth, _ = self.shape
-        terms = () if self.terms == 1 else (self.terms,)
-        return (*lead, floordiv(depth, self.terms), *terms, floordiv(self.columns, self.width), self.width)
-
-    @property
-    def columns(self) -> Dim:
-        """Columns of whole panels."""
-        return ceildiv(self.shape[-1], self.width) * self.width
-
-    def pack(self, b: Builder, w: Value) -> Value:
-        """[outer, panel, sum, lane, term], the columns padded with zeros, laid out in memory."""
-        columns = self.shape[-1]
-        low = (0,) * len(self.shape)
-        if self.columns != columns:
-            high = (*low[1:], self.columns - columns)
-            w = b.op("pad", w, b.scalar(0, w.type.dtype), low=low, high=high)
-        return b.op("materialize", b.transpose(b.reshape(w, self.cut), self.order))
-
-    def unpack(self, b: Builder, packed: Value) -> Value:
-        """The array again, as views of the packed one."""
-        *lead, columns = self.shape
-        joined = b.reshape(b.transpose(packed, inverse(self.order)), (*lead, self.columns))
-        if self.columns == columns:
-            return joined
-        rank = len(self.shape)
-        return b.op("slice", joined, starts=(0,) * rank, limits=self.shape, strides=(1,) * rank)
-
-
 def _is_reused(node: Node) -> bool:
     """Whether a convolution reads its weights so often that packing them at each call is nothing beside it."""
     return _reuses(product(node.result.type.shape[:-1])) and node.operands[1].type.is_static
@@ -299,8 +253,3 @@ def constant_values(graph: Graph) -> set[Value]:
         if depends_on_constants and not node.symbols():
             found.update(node.results)
     return found
-
-
-def inverse(permutation: Sequence[int]) -> tuple[int, ...]:
-    """The permutation that undoes it."""
-    return tuple(sorted(range(len(permutation)), key=lambda i: permutation[i]))

@@ -290,8 +290,14 @@ class Points:
         """Stores at several points, after all their values are computed."""
         dtype = s.access.buffer.type.dtype
         ready = [(self.access(s.access, p), self._stored(s, p, dtype)) for p in points]
-        for a, value in ready:
-            self.memory.write(s.access.buffer, s.combine, a, value)
+        while ready:
+            a, value = ready.pop(0)
+            other = next((x for x in ready if s.combine == "set" and self.memory.interleave(a, x[0])), None)
+            if other is None:
+                self.memory.write(s.access.buffer, s.combine, a, value)
+            else:
+                ready.remove(other)
+                self.memory.write_interleaved(s.access.buffer, a, value, other[1])
 
     def _stored(self, s: FlatStore, point: Point, dtype: DType) -> ir.Value:
         known = self.body.definitions[s.operand].dtype if isinstance(s.operand, str) else dtype

@@ -36,8 +36,9 @@ class Schedule:
     vector: the axis whose points fill `lanes`, `unroll` vectors at a time; chunk: it is cut in pieces of that length,
     which are work items. block: the axis of which `block_size` points are computed at a time, to reuse what they share;
     block_outer: blocks are work items; block_first: they are outside of the loop over vectors; transposes: a block has
-    as many points as a vector, and loads that are contiguous along it are transposed in registers. outer: the other
-    axes of work items; inner: axes that loop inside one. reduction: axes that loop, outside of `unrolled` ones.
+    as many points as a vector, and loads that are contiguous along it are transposed in registers; a block of two may be
+    vectors that are stored interleaved. outer: the other axes of work items; inner: axes that loop inside one. reduction:
+    axes that loop, outside of `unrolled` ones.
     """
 
     vector: Axis | None
@@ -78,8 +79,9 @@ def schedule(body: FlatBody, target: Target, *, whole: bool = False) -> Schedule
     """The schedule of a nest; with `whole`, all of it inside one work item (a nest of a tile)."""
     vector, lanes, cost = _vector_axis(body, target)
     s = _blocked(body, Schedule(vector, lanes, 1), target)
-    if s.block is None:
-        s = _transposing(body, s)
+    if s.block is None and vector is not None:
+        neighbours = _interleaved(body, vector)
+        s = _transposing(body, s) if neighbours is None else replace(s, block=neighbours, block_size=2)
     s = _reduction_order(body, s)
     if s.vector is not None and s.block is None:
         s = replace(s, unroll=_unroll(body, s))
@@ -153,6 +155,7 @@ def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
     reduced = prod(guess(a.extent) for a in body.axes_of("reduction"))
     reduction = {a.name for a in body.axes_of("reduction")}
     total = 0.0
+    interleaved = axis is not None and _interleaved(body, axis) is not None
     for s in body.statements:
         names = body.store_dependences(s) if isinstance(s, FlatStore) else body.dependences[s.value]
         if isinstance(s, Reduce):
@@ -166,7 +169,7 @@ def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
             kind = _kind(s.access, axis, lanes, body)
         else:
             kind = "unit" if axis.name in names else "uniform"
-        if kind == "irregular" or (kind == "shuffled" and isinstance(s, FlatStore)):
+        if kind == "irregular" or (kind == "shuffled" and isinstance(s, FlatStore) and not interleaved):
             total += share * (GATHER_COST if isinstance(s, FlatLoad) else SCATTER_COST) / used
         elif kind in ("unit", "shuffled"):
             total += share * (2.5 if kind == "shuffled" else _statement_cost(s, kind)) / (lanes * used)
@@ -236,6 +239,19 @@ def _transposing(body: FlatBody, s: Schedule) -> Schedule:
         if any(_kind(access, a, s.lanes, body) == "unit" for access in strided):
             return replace(s, block=a, block_size=s.lanes, transposes=True)
     return s
+
+
+def _interleaved(body: FlatBody, vector: Axis) -> Axis | None:
+    """The axis of two points whose vectors are stored interleaved: every store has it innermost, and `vector` next to it."""
+    if vector.kind != "parallel" or body.axes_of("reduction") or body.axes_of("scan") or body.sequential:
+        return None
+
+    def zips(access: FlatAccess, a: Axis) -> bool:
+        found = linear(access.address, [vector.name, a.name])
+        return found is not None and transposable(access) and found[0] == {vector.name: 2, a.name: 1}
+
+    pairs = (a for a in body.axes_of("parallel") if a.extent == 2 and a != vector)
+    return next((a for a in pairs if all(s.combine == "set" and zips(s.access, a) for s in body.stores)), None)
 
 
 def transposable(access: FlatAccess) -> bool:

@@ -13,7 +13,8 @@ from graphc.ir.types import DTYPES, DType, f32
 from graphc.ops.convolution import ConvSpec
 from graphc.pipeline import Claim, PassContext, PassResult, approximate
 
-VIEWS = frozenset({"reshape", "transpose", "slice", "reverse", "broadcast"})
+MOVES = frozenset({"reshape", "transpose", "slice", "reverse", "broadcast", "pad", "materialize", "concat"})
+"""Operators that move elements: rounding what they move is rounding what they make."""
 
 CONVOLUTIONS = frozenset({"conv", "conv_input_grad", "conv_weight_grad"})
 
@@ -51,20 +52,20 @@ class MixedPrecision:
 
 
 class _Rounding:
-    """Values rounded to one dtype, each once, before the views through which products read them."""
+    """Values rounded to one dtype, each once, before products read them moved or not."""
 
     def __init__(self, dtype: DType) -> None:
         self.dtype = dtype
         self.rounded: dict[Value, Value] = {}
-        self.viewed: dict[Value, Value] = {}
+        self.moved: dict[Value, Value] = {}
 
     def narrow(self, b: Builder, v: Value) -> Value:
         """`v` rounded."""
         node = v.producer
-        if node is not None and node.op.name in VIEWS:
-            if v not in self.viewed:
-                self.viewed[v] = b.op(node.op, self.narrow(b, node.operands[0]), **node.attributes)
-            return self.viewed[v]
+        if node is not None and node.op.name in MOVES:
+            if v not in self.moved:
+                self.moved[v] = b.op(node.op, *(self.narrow(b, x) for x in node.operands), **node.attributes)
+            return self.moved[v]
         if v not in self.rounded:
             self.rounded[v] = b.cast(v, self.dtype)
         return self.rounded[v]

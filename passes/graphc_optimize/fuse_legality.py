@@ -188,6 +188,8 @@ def _columns(node: Node, frame: Sequence[Dim]) -> Sequence[Dim]:
         return frame[len(frame) - count :]
     if node.op.name in ("conv", "conv_input_grad"):
         return [frame[ConvSpec.from_attributes(node.attributes).channel_axis]]
+    if node.op.name == "conv_weight_grad":
+        return [frame[ConvSpec.from_attributes(node.attributes).kernel_axes[0]]]
     if node.op.name == "winograd_conv":
         return [frame[3]]
     return ()
@@ -217,6 +219,9 @@ def _summed_axes(node: Node, position: int) -> Sequence[int]:
         spec = ConvSpec.from_attributes(node.attributes)
         out, per_group, window = spec.kernel_axes
         return (per_group, *window) if node.op.name == "conv" else (out, *window)
+    if node.op.name == "conv_weight_grad":
+        channels = ConvSpec.from_attributes(node.attributes).channel_axis
+        return [a for a in range(node.operands[position].type.rank) if a != channels]
     if node.op.name == "winograd_conv" and position == 1:
         return (0, 1, 2)
     return range(node.operands[position].type.rank)

@@ -134,14 +134,45 @@ def test_batched_products_of_inputs() -> None:
     np.testing.assert_allclose(graphc.compile(graph, threads=1)(*inputs), want, atol=np.abs(want).max() * 1e-5)
 
 
+def weight_gradient(images: int, dtype: DType, size: tuple[int, ...] = (6, 5), **changed: object) -> Graph:
+    b = Builder()
+    n, channels, outputs, window = len(size), 16, 72, 2
+    form = {"strides": (1,) * n, "padding": (0,) * 2 * n, "dilation": (1,) * n, **changed}
+    steps = [d * (window - 1) + 1 for d in form["dilation"]]
+    positions = [(s - w) // step + 1 for s, w, step in zip(size, steps, form["strides"], strict=True)]
+    x, dy = b.input("x", dtype, (images, *size, channels)), b.input("dy", dtype, (images, *positions, outputs))
+    form |= {"layout": "channels_last", "kernel_layout": "io", "kernel_size": (window,) * n, "wide": True}
+    return b.returns(b.op("conv_weight_grad", x, dy, **form))
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+def test_gradients_of_convolutions_weights(target: str, dtype: DType) -> None:
+    cases = [(8, {}), (5, {}), (6, {"strides": (2, 2)}), (4, {"dilation": (2, 3)}), (4, {"size": (9,)}), (2, {}), (1, {})]
+    for images, changed in cases:
+        graph = weight_gradient(images, dtype, **changed)
+        inputs = [random(*v.type.shape, dtype=dtype) for v in graph.inputs]
+        executable = graphc.compile(graph, target=target, threads=1)
+        (want,) = interpret(graph, inputs)
+        np.testing.assert_allclose(executable(*inputs), want, atol=np.abs(want).max() * 1e-5)
+        assert "gemm" in templates(executable)
+
+
+def test_pairs_of_images_are_one_instruction() -> None:
+    for graph in (weight_gradient(8, bf16), weight_gradient(5, bf16), weight_gradient(6, bf16, strides=(2, 2))):
+        assert "llvm.x86.avx512bf16.dpbf16ps.512" in kernel_text(graph)
+    assert "dpbf16ps" not in kernel_text(weight_gradient(1, bf16))
+
+
 def kernel_text(graph: Graph) -> str:
     """The IR of the graph's product for a target with pairs, whatever this machine is."""
     from graphc.lowering.prepare import split_prepare
 
     graph = graphc.run_passes(graph, [Pack(PAIRS), "cse", "dce"])
     fused = graphc.run_passes(split_prepare(graph)[1], ["fuse"])
-    (fusion,) = [n for n in fused.nodes if n.op.name == "fusion"]
-    return KernelMaker(PAIRS, "fast")(fusion).text
+    bodies = {n: {x.op.name for x in n["body"].nodes} for n in fused.nodes if n.op.name == "fusion"}
+    (product,) = [n for n, names in bodies.items() if names & {"dot", "conv", "conv_weight_grad"}]
+    return KernelMaker(PAIRS, "fast")(product).text
 
 
 @pytest.mark.skipif(not host_target().bf16_pairs, reason="this CPU has no dot product of bf16 pairs")

@@ -200,6 +200,20 @@ def test_transposes_in_registers(check, dtype, shape, target):
     check(lambda b, v: b.transpose(v, (2, 0, 1)), "loop", values, [x], {}, target)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "i8", "bf16", "f32", "f64"])
+@pytest.mark.parametrize("shape", [(2, 3, 100), (2, 5, 16), (2, 1, 7)])
+def test_two_of_each_stored_interleaved(check, dtype, shape, target):
+    x = np.random.default_rng(7).integers(0, 2, shape).astype(DTYPES[dtype].numpy)
+    kernel = check(lambda b, v: b.transpose(v, (1, 2, 0)), "loop", [(DTYPES[dtype], shape)], [x], {}, target, pieces=2)
+    assert "scatter" not in kernel.text
+    padded = {"low": (0, 1, 0), "high": (0, 0, 2)}
+
+    def pad(b, v):
+        return b.transpose(b.op("pad", v, b.scalar(0, v.type.dtype), **padded), (1, 2, 0))
+
+    check(pad, "loop", [(DTYPES[dtype], shape)], [x], {}, target)
+
+
 def test_transposed_operand_of_a_fused_nest(check):
     def make(b, x, y):
         return b.op("add", b.transpose(x, (1, 0)), y)

@@ -15,7 +15,8 @@ from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import PassContext, PassManager
 from graphc.testing.conformance import difference
 from graphc.testing.random_graphs import random_inputs
-from graphc_llvm.packing import Pack, Panels
+from graphc_llvm.packing import Pack
+from graphc_llvm.panels import Panels
 from graphc_llvm.target import NAMED_TARGETS
 
 PACK = Pack(NAMED_TARGETS["x86-64-v4"])
@@ -100,6 +101,51 @@ def conv(groups: int, layout: str = "channels_last", channels: int = 12) -> Grap
 def test_kernels_of_convolutions_are_packed(groups: int) -> None:
     _, stats = packed(conv(groups))
     assert stats["packed"] == 1
+
+
+def weight_gradient(channels: int, dtype: DType = f32, images: int = 4, **changed: object) -> Graph:
+    b = Builder()
+    form = {"strides": (1, 1), "dilation": (1, 1), "padding": (0, 0, 0, 0), **changed}
+    dy = 2 if form["strides"] == (2, 2) else 3
+    x, g = b.input("x", dtype, (images, 5, 5, channels)), b.input("g", dtype, (images, dy, dy, channels + 1))
+    form |= {"layout": "channels_last", "kernel_layout": "io", "kernel_size": (3, 3), "wide": dtype == bf16}
+    return b.returns(b.op("conv_weight_grad", x, g, **form))
+
+
+@pytest.mark.parametrize("changed", [{}, {"strides": (2, 2)}])
+@pytest.mark.parametrize("images", [4, 5])
+def test_gradients_of_convolutions_weights_sum_over_images_innermost(changed: dict[str, object], images: int) -> None:
+    graph = weight_gradient(32, bf16, images, **changed)
+    after, stats = packed(graph, PAIRS)
+    assert stats["packed"] == 1
+    copies = [n.result.type.shape for n in after.nodes if n.op.name == "materialize"]
+    positions = graph.inputs[1].type.shape[1]
+    assert copies == [(1, 5, 5, (images + 1) // 2, 32, 2), (1, positions, positions, (images + 1) // 2, 48, 2)]
+
+
+def test_when_gradients_of_weights_are_packed() -> None:
+    for graph, pack, yes in (
+        (weight_gradient(16), PACK, False),  # too few readings of what would be copied, without pairs
+        (weight_gradient(128), PACK, True),
+        (weight_gradient(16, bf16), PACK, False),
+        (weight_gradient(4, bf16), PAIRS, False),
+        (weight_gradient(16, bf16, images=2), PAIRS, False),
+    ):
+        assert packed(graph, pack)[1]["packed"] == yes
+
+
+def test_a_padded_copy_is_made_once_in_the_form_that_is_read() -> None:
+    graph = weight_gradient(16, bf16)
+    (node,) = graph.nodes
+    b = Builder(graph, before=node)
+    ones = (0, 1, 1, 0)
+    small = b.op("slice", graph.inputs[0], starts=ones, limits=(4, 4, 4, 16), strides=(1, 1, 1, 1))
+    padded = b.op("materialize", b.op("pad", small, b.scalar(0, bf16), low=ones, high=ones))
+    made = b.op("conv_weight_grad", padded, graph.inputs[1], **node.attributes)
+    graph.replace_uses(node.result, made)
+    graph.erase(node)
+    after = graphc.run_passes(packed(graph, PAIRS)[0], ["dce"])
+    assert [n.op.name for n in after.nodes].count("materialize") == 2
 
 
 def test_what_stays_as_it_is() -> None:

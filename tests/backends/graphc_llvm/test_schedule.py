@@ -76,6 +76,12 @@ def test_transposes_are_blocked_by_a_vector():
     assert s.transposes and s.block_size == s.lanes
 
 
+def test_two_vectors_are_stored_interleaved():
+    flat, s = planned(lambda b, x: b.transpose(x, (1, 2, 0)), (2, 8, 100))
+    assert s.vector is not None and s.vector.extent == 800 and s.lanes == 16
+    assert s.block is flat.axes[1] and s.block_size == 2 and not s.transposes
+
+
 def test_sizes_of_a_tile():
     def softmax(b, x):
         e = b.op("exp", b.op("sub", x, b.reduce("reduce_max", x, (1,), keep=True)))

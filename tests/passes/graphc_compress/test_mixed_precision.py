@@ -71,6 +71,25 @@ graph @g(%x: f32[4,6,16], %w: f32[16,16]) {
     )
 
 
+def test_rounding_comes_before_what_moves_elements() -> None:
+    """A padded copy and the activation itself, read by two products, are rounded once, and the copy is narrow."""
+    after = run("""
+graph @g(%x: f32[2,5,5,16], %d: f32[2,5,5,32], %w: f32[3,3,16,32]) {
+  %a: f32[2,5,5,16] = tanh(%x)
+  %zero: f32[] = constant() {value=f32[] [0.0]}
+  %p: f32[2,7,7,16] = pad(%a, %zero) {low=[0, 1, 1, 0], high=[0, 1, 1, 0]}
+  %m: f32[2,7,7,16] = materialize(%p)
+  %g: f32[3,3,16,32] = conv_weight_grad(%m, %d) {strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, layout="channels_last", kernel_layout="io", kernel_size=[3, 3]}
+  %y: f32[2,5,5,32] = conv(%a, %w) {strides=[1, 1], padding=[1, 1, 1, 1], dilation=[1, 1], groups=1, layout="channels_last", kernel_layout="io"}
+  return %g, %y
+}
+""")  # noqa: E501
+    (rounding,) = [n for n in after.nodes if n.op.name == "cast" and n.operands[0].name == "a"]
+    assert sorted(u.op.name for u in rounding.result.users) == ["conv", "pad"]
+    (copy,) = [n for n in after.nodes if n.op.name == "materialize" and n.result.uses]
+    assert str(copy.result.type.dtype) == "bf16"
+
+
 @pytest.mark.parametrize(
     "node",
     [
