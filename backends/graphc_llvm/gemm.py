@@ -1,6 +1,6 @@
 """The register-tiled kernel of a contraction: C tile += A rows x B panel, with the epilogue on each finished tile.
 
-    for item in [begin, end):                       # (batch, block of rows, panel), the panel fastest
+    for item in [begin, end):                       # (batch, block of rows, panel), in the order of `Grid`
       for block of the sum (taps, then `BLOCK_DEPTH` of the inner axis):      # B's part stays in L2
         for tile of `tile_rows` rows:
           for chunk of the block (at most `CHUNK` terms):
@@ -60,7 +60,9 @@ CHUNK = 256
 """Terms that are summed in one register before they are added to the total: the error of a sum of n terms grows with
 CHUNK + n / CHUNK instead of n (blocked summation; Higham, "Accuracy and Stability of Numerical Algorithms", 4.2)."""
 BLOCK_ROWS = 240
-"""Rows that share a block of B, at least; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
+"""Rows that share a block of B, at most; their partial sums (240 x 64 f32, 60 KiB) stay in L2 beside it."""
+ITEMS, ITEM_FLOPS = 16, 500_000
+"""Work items that a product of few rows is cut into, so that threads get equal parts; none has fewer operations."""
 
 
 FAR = 2048
@@ -95,14 +97,37 @@ def split_sum(c: Contraction) -> Split:
     return Split(fitting, inner, False, chunk)
 
 
-def row_block(c: Contraction) -> int:
-    """Rows in a block: whole tiles."""
-    return -(-BLOCK_ROWS // c.tile_rows) * c.tile_rows
+@dataclass(frozen=True)
+class Grid:
+    """The work items of one product: panels by `blocks` of `rows` rows, the panel fastest.
+
+    Where there is one block but for having several work items (`cut`), the block is fastest: a panel then stays in the L2 cache
+    while all rows use it, as it does for one item.
+    """
+
+    rows: int
+    blocks: Dim
+    cut: bool
+
+
+def grid(c: Contraction) -> Grid:
+    """Blocks of whole tiles, of equal sizes where the number of rows is known."""
+    most = -(-BLOCK_ROWS // c.tile_rows) * c.tile_rows
+    if not isinstance(c.row_count, int):
+        return Grid(most, ceildiv(c.row_count, most), False)
+    blocks, cut = -(-c.row_count // most), False
+    products = product(a.extent for a in c.batch) * c.panels
+    if blocks == 1 and isinstance(products, int) and isinstance(c.flops, int):
+        blocks = max(1, min(-(-ITEMS // products), c.flops // (products * ITEM_FLOPS)))
+        cut = blocks > 1
+    tiles = max(1, -(-c.row_count // c.tile_rows))
+    rows = -(-tiles // max(1, blocks)) * c.tile_rows
+    return Grid(rows, -(-c.row_count // rows), cut)
 
 
 def work_items(c: Contraction) -> Dim:
     """The extent of the kernel's range."""
-    return product(a.extent for a in c.batch) * ceildiv(c.row_count, row_block(c)) * c.panels
+    return product(a.extent for a in c.batch) * grid(c).blocks * c.panels
 
 
 def scratch_bytes(c: Contraction) -> int:
@@ -112,7 +137,7 @@ def scratch_bytes(c: Contraction) -> int:
 
 def sum_rows(c: Contraction) -> int:
     """Rows of which partial sums are kept."""
-    return c.tile_rows if split_sum(c).whole else row_block(c)
+    return c.tile_rows if split_sum(c).whole else grid(c).rows
 
 
 def copies_b(c: Contraction) -> bool:
@@ -179,15 +204,17 @@ class GemmKernel:
         self.bind()
         rows = self.at.dim(c.row_count)
         panels = self.at.dim(c.panels)
-        blocks = self.at.dim(ceildiv(c.row_count, row_block(c)))
+        cells = grid(c)
+        blocks = self.at.dim(cells.blocks)
         with for_range(b, self.begin, self.end, name="item") as item:
-            panel = b.urem(item, panels)
-            rest = b.udiv(item, panels)
-            block = b.urem(rest, blocks)
-            self.at.unravel(b.udiv(rest, blocks), c.batch)
+            fast, slow = (blocks, panels) if cells.cut else (panels, blocks)
+            rest = b.udiv(item, fast)
+            inner, outer = b.urem(item, fast), b.urem(rest, slow)
+            panel, block = (outer, inner) if cells.cut else (inner, outer)
+            self.at.unravel(b.udiv(rest, slow), c.batch)
             self.at.env["panel"] = panel
-            start = b.mul(block, i64(row_block(c)))
-            stop = binary(b, "smin", b.add(start, i64(row_block(c))), rows)
+            start = b.mul(block, i64(cells.rows))
+            stop = binary(b, "smin", b.add(start, i64(cells.rows)), rows)
             self.emit_panel(panel, start, stop)
         b.ret(i32(0))
 

@@ -10,7 +10,7 @@ from graphc.lowering.loop_body import Axis, Body, Buffer, Load, LoopBody, Store,
 from graphc.ops.winograd import TILE
 from graphc_llvm.contraction import Contraction
 from graphc_llvm.flat_body import FlatAccess, FlatLoad, FlatStore
-from graphc_llvm.gemm import row_block
+from graphc_llvm.gemm import grid
 from graphc_llvm.nest import dimension_symbols, planned
 from graphc_llvm.target import Target
 from graphc_llvm.walk import Touch, Walk
@@ -53,7 +53,10 @@ def walk_of_product(c: Contraction) -> Walk:
     """How the kernel of `gemm.emit` goes over its rows: a work item is a block of them and a panel."""
     digits = [(a.name, a.extent) for a in (*c.batch, *c.rows)]
     inner = {a.name: (0, a.extent - 1) for a in c.body.axes if a not in (*c.batch, *c.rows)}
-    return _walk(c.body, digits, inner, _loads_and_stores(c.body), c.row_count, row_block(c), c.panels)
+    cells, accesses = grid(c), _loads_and_stores(c.body)
+    if cells.cut and isinstance(c.row_count, int):  # each item is taken for one that touches all rows
+        return _walk(c.body, digits, inner, accesses, c.row_count, c.row_count, cells.blocks * c.panels)
+    return _walk(c.body, digits, inner, accesses, c.row_count, cells.rows, c.panels)
 
 
 def walk_of_winograd(w: Winograd) -> Walk:

@@ -321,7 +321,7 @@ spin_or_sleep:  ; where jobs come and go, one for this thread may be next
   %same = icmp eq i64 %seen, %last
   %spins_before = select i1 %same, i32 %spins, i32 0
   %spins_next = add i32 %spins_before, 1
-  %tired = icmp uge i32 %spins_next, 1000
+  %tired = icmp uge i32 %spins_next, 3000
   br i1 %tired, label %sleep, label %spin
 spin:
   call void @pause()
