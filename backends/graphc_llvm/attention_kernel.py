@@ -112,6 +112,7 @@ class _Emitter:
         self.buffers[str(given)] = self.place["weights"]
         outputs = [x.name for x in self.r.body.buffers if x.access == "out"]
         results = {name: load(b, offset(b, pointers, given + i, PTR), PTR) for i, name in enumerate(outputs)}
+        self.of_rows = [load(b, offset(b, pointers, given + 1 + i, PTR), PTR) for i in range(2 if p.rows else 0)]
         self.epilogue = Epilogue(b, self.r, self.lanes, numerics, self.of_result, {**self.buffers, **results})
         self.emit_kernel()
 
@@ -120,7 +121,8 @@ class _Emitter:
         rows, keys = self.of_scores.dim(s.row_count), self.of_scores.dim(p.keys)
         blocks = self.of_scores.dim(ceildiv(s.row_count, block_rows(p)))
         with for_range(b, self.begin, self.end, name="item") as item:
-            self.of_scores.unravel(b.udiv(item, blocks), s.batch)
+            self.matrix = b.udiv(item, blocks)
+            self.of_scores.unravel(self.matrix, s.batch)
             self.of_result.unravel(b.udiv(item, blocks), r.batch)
             start = b.mul(b.urem(item, blocks), i64(block_rows(p)))
             stop = binary(b, "smin", b.add(start, i64(block_rows(p))), rows)
@@ -165,8 +167,22 @@ class _Emitter:
             pointers, places = self.queries(row, stop)
             seen = count if hides is None else self.seen(places, first, count, hides)
             self.scores(pointers, places, first, seen)
-            factors, totals = self.softmax(self.b.sub(row, start), seen)
+            factors, highest, totals = self.softmax(self.b.sub(row, start), seen)
             self.weigh(row, start, stop, first, seen, factors, totals, last)
+            if last is None:
+                self.keep(row, stop, highest, totals)
+            else:
+                with self.b.if_then(last):
+                    self.keep(row, stop, highest, totals)
+
+    def keep(self, row: ir.Value, stop: ir.Value, highest: Sequence[ir.Value], totals: Sequence[ir.Value]) -> None:
+        """Stores a tile's highest scores and sums, where they are results; rows from `stop` on repeat the one before it."""
+        b = self.b
+        first = b.mul(self.matrix, self.of_scores.dim(self.s.row_count))
+        for of_rows, values in zip(self.of_rows, (highest, totals), strict=False):
+            for r, x in enumerate(values):
+                here = binary(b, "smin", b.add(row, i64(r)), b.sub(stop, i64(1)))
+                store(b, x, offset(b, of_rows, b.add(first, here), self.element))
 
     # Keys that no query of a tile sees
 
@@ -287,7 +303,7 @@ class _Emitter:
             line = b.add(column, i64(r * self.areas.keys))
             epilogue.line = offset(b, self.place["weights"], line, self.element)
             mine = sums[r * vectors : (r + 1) * vectors]
-            epilogue.finish(left, lambda strip, mine=mine: self.joined(mine, strip))  # type: ignore[misc]
+            epilogue.finish(left, lambda strip, mine=mine: joined(b, mine, strip, self.lanes))  # type: ignore[misc]
 
     def line(self, at: ir.Value, memory: ir.Type, vectors: int) -> list[ir.Value]:
         """A line of packed columns: of `lanes` terms or pairs of terms a vector."""
@@ -309,19 +325,11 @@ class _Emitter:
     def add(self) -> Add:
         return add_pairs if self.p.pair else fma
 
-    def joined(self, vectors: Sequence[ir.Value], strip: Strip) -> ir.Value:
-        """The registers of a strip as one vector."""
-        found = list(vectors[strip.first // self.lanes : (strip.first + strip.lanes) // self.lanes])
-        while len(found) > 1:
-            width = 2 * found[0].type.count
-            order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
-            found = [self.b.shuffle_vector(x, y, order) for x, y in zip(found[::2], found[1::2], strict=True)]
-        return found[0]
-
     # softmax
 
-    def softmax(self, row: ir.Value, count: ir.Value) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Makes weights of a tile's scores; (what earlier sums are to be scaled by, the sums of all weights so far).
+    def softmax(self, row: ir.Value, count: ir.Value) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
+        """Makes weights of a tile's scores; (what earlier sums are to be scaled by, the highest scores so far, the sums of all
+        weights so far).
 
         `row`: the tile's first one, in its block. A row of which nothing was seen yet but -inf has weights 0 so far.
         """
@@ -339,10 +347,12 @@ class _Emitter:
             loop.update([larger(b, score(r, i=loop.index), x) for r, x in enumerate(loop.carried)])
         highest = [highest_lane(b, x) for x in loop.results]
         factors: list[ir.Value] = []
+        reached = highest
         if not self.areas.one:
             before = [offset(b, self.place["highest"], b.add(row, i64(r)), self.element) for r in range(self.height)]
             old = [load(b, x, self.element) for x in before]
             highest = [larger(b, x, y) for x, y in zip(highest, old, strict=True)]
+            reached = highest
             for place, x in zip(before, highest, strict=True):
                 store(b, x, place)
             none = [b.fcmp_ordered("==", x, constant(self.element, float("-inf"))) for x in highest]
@@ -368,7 +378,7 @@ class _Emitter:
                 place = offset(b, self.place["totals"], b.add(row, i64(r)), self.element)
                 totals[r] = fma(b, load(b, place, self.element), factor, totals[r])
                 store(b, totals[r], place)
-        return factors, totals
+        return factors, reached, totals
 
     def store_weights(self, x: ir.Value, line: ir.Value, i: ir.Value) -> None:
         """Weights in the place of scores; pairs, half as long, in that of scores which were read before."""
@@ -467,6 +477,16 @@ def int_of(extent: Dim) -> int:
     """An extent that `find_products` saw to be static."""
     assert isinstance(extent, int)
     return extent
+
+
+def joined(b: ir.IRBuilder, vectors: Sequence[ir.Value], strip: Strip, lanes: int) -> ir.Value:
+    """The registers of a strip, of so many lanes each, as one vector."""
+    found = list(vectors[strip.first // lanes : (strip.first + strip.lanes) // lanes])
+    while len(found) > 1:
+        width = 2 * found[0].type.count
+        order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+        found = [b.shuffle_vector(x, y, order) for x, y in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
 
 
 def larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:

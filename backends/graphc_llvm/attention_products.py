@@ -15,7 +15,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, product, symbol
 from graphc.ir.types import bf16
 from graphc.lowering.contraction import address, affine, names_in
-from graphc.lowering.loop_body import Apply, Index, LoopBody, Store
+from graphc.lowering.loop_body import Apply, Index, LoopBody, Operand, Store
 from graphc.lowering.lower import lower
 from graphc_llvm.contraction import Contraction, dense_along, match, product_of_loads, tile_height
 from graphc_llvm.target import Target
@@ -27,13 +27,15 @@ class Products:
 
     Buffers of both are numbered as the body's operands and results, but for the weights, the result's A. pair: operands are
     bf16, and multiplied in pairs of neighbours along the sums. visible: how many keys, the first ones, a row's scores can
-    be of without being -inf, by the row's place; None where all.
+    be of without being -inf, by the row's place; None where all. rows: whether each row's highest score and the sum of its
+    exp(score - highest) are results too, after the other one.
     """
 
     scores: Contraction
     result: Contraction
     pair: bool = False
     visible: Dim | None = None
+    rows: bool = False
 
     @property
     def batch(self) -> Dim:
@@ -55,6 +57,12 @@ class Softmax:
     argument: Value
     value: Value
     nodes: tuple[Node, ...]
+
+    @property
+    def rows(self) -> tuple[Value, Value]:
+        """Of each row, the highest argument, and the sum of exp(argument - highest)."""
+        highest, total = (n.result for n in self.nodes if n.op.name.startswith("reduce_"))
+        return highest, total
 
 
 def find_softmax(weights: Value) -> Softmax | None:
@@ -102,28 +110,42 @@ def find_products(body: Graph, target: Target) -> Products | None:
     if len(found) != 1 or not any(n.op.name == "dot" and n is not found[0][0] for n in body.nodes):
         return None
     ((_, softmax),) = found
+    result_of_rows = len(body.outputs) > 1
+    if result_of_rows and tuple(body.outputs[1:]) != softmax.rows:
+        return None
     before, values = body.clone()
     before.set_outputs([values[softmax.argument]])
     after, values = body.clone()
+    after.set_outputs(after.outputs[:1])
     after.replace_uses(values[softmax.value], after.add_input("weights", softmax.value.type))
     try:
-        halves = [lower(_needed(half)) for half in (before, after)]
+        halves = [lower(needed(half)) for half in (before, after)]
     except UnsupportedOpError:
         return None  # the halves have no common nest, so neither has the whole
     first, second = halves
     if not isinstance(first, LoopBody) or not isinstance(second, LoopBody):
         return None
-    scores, result = _scores(first, target), match(second, target)
-    if scores is None or result is None or result.a.buffer != str(len(body.inputs)) or not _agree(scores, result):
+    first_product, result = score_product(first, target), match(second, target)
+    if first_product is None or result is None or result.a.buffer != str(len(body.inputs)):
         return None
-    return Products(scores, result, target.bf16_pairs and _has_pairs(scores, result), _visible(scores))
+    if not _agree(first_product, result):
+        return None
+    (store,) = (s for s in first_product.epilogue if isinstance(s, Store))
+    pair = target.bf16_pairs and _has_pairs(first_product, result)
+    if result_of_rows and not _in_order(first_product):
+        return None
+    return Products(first_product, result, pair, visible(first_product, store.operand), result_of_rows)
 
 
-def _visible(scores: Contraction) -> Dim | None:
-    """Keys that a causal mask leaves: select(i + c >= j, score, -inf), last of all, for the row's place i and the key j."""
+def _in_order(c: Contraction) -> bool:
+    """Whether rows are numbered as their results lie in memory: batch, then row."""
+    return c.body.axes_of("parallel") == (*c.batch, *c.rows, c.column)
+
+
+def visible(scores: Contraction, value: Operand) -> Dim | None:
+    """Keys that a causal mask leaves: `value` is select(i + c >= j, score, -inf) for the row's place i and the key j."""
     defined = {s.value: s for s in scores.epilogue if not isinstance(s, Store)}
-    (store,) = (s for s in scores.epilogue if isinstance(s, Store))
-    mask = defined.get(str(store.operand))
+    mask = defined.get(str(value))
     if not isinstance(mask, Apply) or mask.op != "select" or mask.operands[2] != float("-inf"):
         return None
     test = defined.get(str(mask.operands[0]))
@@ -135,8 +157,8 @@ def _visible(scores: Contraction) -> Dim | None:
     x, y = (x.expression for x in counted if isinstance(x, Index))
     ahead = (x - y if test.op in ("ge", "gt") else y - x) - (test.op in ("gt", "lt"))
     key = symbol(scores.column.name, 0, scores.column.extent - 1)
-    visible = ahead + key + 1
-    return visible if scores.column.name not in names_in(visible) else None
+    seen = ahead + key + 1
+    return seen if scores.column.name not in names_in(seen) else None
 
 
 def _has_pairs(scores: Contraction, result: Contraction) -> bool:
@@ -146,7 +168,8 @@ def _has_pairs(scores: Contraction, result: Contraction) -> bool:
     return dtypes == {bf16} and along == {1} and scores.inner.extent % 2 == 0
 
 
-def _needed(graph: Graph) -> Graph:
+def needed(graph: Graph) -> Graph:
+    """The graph without the nodes whose results nobody reads."""
     for node in reversed(graph.nodes):
         if not any(v.uses for v in node.results):
             graph.erase(node)
@@ -165,7 +188,7 @@ def _agree(scores: Contraction, result: Contraction) -> bool:
     return static and weights and plain and all(a == b for a, b in same) and scores.column.extent == result.inner.extent
 
 
-def _scores(body: LoopBody, target: Target) -> Contraction | None:
+def score_product(body: LoopBody, target: Target) -> Contraction | None:
     """A body's q k^T as a contraction; k needs no dense columns, because the kernel packs it."""
     reduced = body.axes_of("reduction")
     core = product_of_loads(body, {a.name for a in reduced})

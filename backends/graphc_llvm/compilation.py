@@ -16,6 +16,7 @@ from graphc.lowering.order import Order
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_llvm.attention import FuseAttention
+from graphc_llvm.attention_gradient import FuseAttentionGradient
 from graphc_llvm.cache import Cache
 from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.kernels import KernelCompiler, KernelMaker
@@ -60,6 +61,8 @@ def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
         passes.append(Winograd(target, choices))
     if options.precision != "f32":
         passes.append("mixed-precision")
+    if options.numerics == "fast":
+        passes.append(FuseAttentionGradient(target))
     passes += [FuseAttention(target), Pack(target, choices), "cse", "dce", Order()]
     if options.memory_budget is not None:
         passes.append(Rematerialize(options.memory_budget, lambda graph: _arena(graph, options)))

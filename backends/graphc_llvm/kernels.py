@@ -17,6 +17,9 @@ from graphc.lowering.own_names import with_own_names
 from graphc.lowering.reports import kernel_name, nonempty
 from graphc_llvm import (
     attention_blocks,
+    attention_gradient_blocks,
+    attention_gradient_kernel,
+    attention_gradient_products,
     attention_kernel,
     attention_products,
     contraction,
@@ -79,6 +82,9 @@ class KernelMaker:
         products = attention_products.find_products(graph, self.target)
         if products is not None:
             return _at(given, self.attention(products, own))
+        gradient = attention_gradient_products.find_gradient(graph, self.target)
+        if gradient is not None:
+            return _at(given, self.attention_gradient(gradient, own))
         convolution = winograd_kernel.as_convolution(graph)
         body = lower(convolution or graph, node["kind"], kernel_name(graph))
         text = nest.kernel_symbol(body)  # stands for the body's text, and the ranges of its symbols
@@ -107,7 +113,8 @@ class KernelMaker:
     def attention(self, products: attention_products.Products, symbols: Mapping[str, Dim]) -> Kernel:
         """The kernel of two products with a softmax between them."""
         halves = products.scores.body, products.result.body
-        key = self.key(f"attention {' '.join(map(nest.kernel_symbol, halves))}")
+        rows = "with rows" if products.rows else ""
+        key = self.key(f"attention {rows} {' '.join(map(nest.kernel_symbol, halves))}")
         if key not in self.made:
             infos = [nest.kernel_info(half, self.target) for half in halves]
             dims = sorted({name for info in infos for name in info.dims})
@@ -119,6 +126,21 @@ class KernelMaker:
             some = () if nonnegative(products.keys - 1) else (products.keys,)
             sizes = work, scratch, products.flops, attention_blocks.moved_bytes(products), some
             self.made[key] = Kernel(key, symbol, "attention", "attention", text, loops, given, *sizes)
+        return self.made[key]
+
+    def attention_gradient(self, g: attention_gradient_products.Gradient, symbols: Mapping[str, Dim]) -> Kernel:
+        """The kernel of an attention's gradient, from the weights computed again to the sums."""
+        parts = [c.body for c in g.contractions]
+        key = self.key(f"attention gradient {' '.join(map(nest.kernel_symbol, parts))}")
+        if key not in self.made:
+            dims = sorted({name for part in parts for name in nest.kernel_info(part, self.target).dims})
+            symbol = f"kernel_{key[:32]}"
+            text = attention_gradient_kernel.emit(g, symbol, dims, self.target, self.numerics)
+            loops = "// then\n".join(map(str, parts))
+            work, scratch = attention_gradient_blocks.work_items(g), attention_gradient_blocks.scratch_bytes(g)
+            given = tuple(symbols[name] for name in dims)
+            name = "attention_gradient"
+            self.made[key] = Kernel(key, symbol, name, name, text, loops, given, work, scratch, g.flops, g.moved)
         return self.made[key]
 
     def key(self, text: str) -> str:

@@ -1,0 +1,268 @@
+"""The products of an attention's gradient, as contractions: two of score tiles, and the sums that these tiles weigh.
+
+    first  = f(q k^T)                  # the weights, computed again from scores and what is kept of each row
+    second = g(dy v^T, first)          # the gradients of the scores
+    sums   = second k, second^T q, first^T dy
+
+A body of primitives is cut at the values that go from one to the next, the tiles. Each part is lowered like any other body,
+so views are strides in its accesses, and what is computed element by element is its epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.errors import UnsupportedOpError
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.symbolic import Dim, product
+from graphc.lowering.contraction import Affine, address, affine
+from graphc.lowering.loop_body import Apply, Axis, Load, LoopBody, Statement, Store
+from graphc.lowering.lower import lower
+from graphc_llvm.attention_products import needed, score_product, visible
+from graphc_llvm.contraction import Contraction, match, tile_height
+from graphc_llvm.target import Target
+
+
+@dataclass(frozen=True)
+class Sum:
+    """One gradient: rows of a tile (of queries), or of its transpose (of keys), times rows of an operand.
+
+    c.a is the tile, c.b the operand, whose columns are neighbours. The epilogue is one store; sum i is output i of the body.
+    """
+
+    c: Contraction
+    tile: int
+    of_queries: bool
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """first, second: batch, a row (of queries), column (keys); see the module. All have the same batch axes in their order.
+
+    stored: for each, by buffer, the number of the tile that it stores; loaded: those that the second one reads. inputs: of the
+    body. visible: how many keys, the first ones, a row can have weights of other than 0, by the row's place, where all that
+    weights of 0 would multiply is finite; None where all.
+    """
+
+    first: Contraction
+    second: Contraction
+    sums: tuple[Sum, ...]
+    stored: tuple[Mapping[str, int], Mapping[str, int]]
+    loaded: Mapping[str, int]
+    tiles: int
+    inputs: int
+    moved: Dim
+    visible: Dim | None
+
+    @property
+    def batch(self) -> Dim:
+        return product(a.extent for a in self.first.batch)
+
+    @property
+    def queries(self) -> Dim:
+        return self.first.rows[0].extent
+
+    @property
+    def keys(self) -> Dim:
+        return self.first.column.extent
+
+    @property
+    def flops(self) -> Dim:
+        return sum((c.flops for c in self.contractions), 0)
+
+    @property
+    def contractions(self) -> tuple[Contraction, ...]:
+        return (self.first, self.second, *(s.c for s in self.sums))
+
+
+def find_gradient(body: Graph, target: Target) -> Gradient | None:
+    """The products of a body that is an attention's gradient and that the tiled kernel can run; None for any other."""
+    on = _dots_under(body)
+    inner = [n for n in body.nodes if n.op.name == "dot" and on[n.result] == {n}]
+    outer = [n for n in body.nodes if n.op.name == "dot" and n not in inner]
+    if len(inner) != 2 or not outer or len(body.outputs) != len(outer):
+        return None
+    first, second = inner
+    shape = first.result.type.shape
+    weighed = {n: [v for v in n.operands if on[v]] for n in outer}
+    if second.result.type.shape != shape or any(len(vs) != 1 or vs[0].type.shape != shape for vs in weighed.values()):
+        return None
+    tiles = list(dict.fromkeys(v for (v,) in weighed.values()))
+    for n in body.nodes:
+        if on[n.results[0]] == {first, second}:
+            tiles += [v for v in n.operands if on[v] == {first} and v not in tiles]
+    early = [v for v in tiles if on[v] == {first}]
+    late = [v for v in tiles if v not in early]
+    if not early or not late or any(v.type != first.result.type for v in tiles):
+        return None
+    order = [*early, *late]
+    try:
+        parts = [_part(body, (), early), _part(body, early, late)]
+        rest = [_part(body, [_operand_of(body, out, weighed)], [out]) for out in body.outputs]
+    except UnsupportedOpError:
+        return None  # the parts have no common nest
+    n = len(body.inputs)
+    stored = (
+        {str(n + i): i for i in range(len(early))},
+        {str(n + len(early) + i): len(early) + i for i in range(len(late))},
+    )
+    a, c = (_product(part, target, stores) for part, stores in zip(parts, stored, strict=True))
+    tile = [order.index(_operand_of(body, out, weighed)) for out in body.outputs]
+    sums = [s for i, part in zip(tile, rest, strict=True) if (s := _sum(body, part, i, target)) is not None]
+    if a is None or c is None or len(sums) < len(rest):
+        return None
+    loaded = {str(n + i): i for i in range(len(early))}
+    moved = sum((v.type.bytes for v in (*body.inputs, *body.outputs)), 0)
+    found = Gradient(a, c, tuple(sums), stored, loaded, len(order), n, moved, None)
+    return replace(found, visible=_visible(found)) if _agree(found) else None
+
+
+def _dots_under(body: Graph) -> dict[Value, frozenset[Node]]:
+    """For each value the products that it depends on."""
+    on: dict[Value, frozenset[Node]] = {v: frozenset() for v in body.inputs}
+    for n in body.nodes:
+        found = frozenset({n} if n.op.name == "dot" else ()).union(*(on[v] for v in n.operands))
+        on.update(dict.fromkeys(n.results, found))
+    return on
+
+
+def _operand_of(body: Graph, out: Value, weighed: Mapping[Node, Sequence[Value]]) -> Value:
+    """The tile that an output is summed from, through views of the sum."""
+    node = out.producer
+    while node is not None and node not in weighed:
+        node = node.operands[0].producer if node.operands else None
+    if node is None:
+        raise UnsupportedOpError("an output that is no sum", seen=out.name)
+    return weighed[node][0]
+
+
+def _part(body: Graph, given: Sequence[Value], wanted: Sequence[Value]) -> LoopBody | None:
+    """The nest that computes some values of a body from its inputs and from others, which become inputs after them."""
+    part, values = body.clone()
+    for v in given:
+        part.replace_uses(values[v], part.add_input("tile", v.type))
+    part.set_outputs([values[v] for v in wanted])
+    found = lower(needed(part))
+    return found if isinstance(found, LoopBody) else None
+
+
+def _product(body: LoopBody | None, target: Target, stores: Mapping[str, int]) -> Contraction | None:
+    """A part that stores tiles, as a contraction whose axes are those of a tile, in their order."""
+    found = None if body is None else score_product(body, target)
+    if found is None or not isinstance(found.inner.extent, int) or not _is_plain(found):
+        return None
+    *batch, row, _ = found.body.axes_of("parallel") if len(found.body.axes_of("parallel")) > 1 else (None, None)
+    if row is None:
+        return None
+    places = [affine(address(found.body.buffer(s.buffer), s.index), _names(found)) for s in _stores(found)]
+    keys = found.column.extent
+    order = all(p is not None and _in_order((*batch, row), p, keys) for p in places)
+    return replace(found, batch=tuple(batch), rows=(row,)) if order and len(places) == len(stores) else None
+
+
+def _sum(body: Graph, part: LoopBody | None, tile: int, target: Target) -> Sum | None:
+    """The sum of a part whose last input is the tile."""
+    found = None if part is None else match(part, target)
+    if found is None or found.a.buffer != str(len(body.inputs)) or not isinstance(found.column.extent, int):
+        return None
+    *batch, row, column = found.body.axes_of("parallel") if len(found.body.axes_of("parallel")) > 1 else (None, None)
+    if row is None or column != found.column or found.taps or found.pair is not None or not _is_plain(found):
+        return None
+    inner = found.inner
+    strides = found.a_address.of(row.name), found.a_address.of(inner.name)
+    of_queries = strides == (inner.extent, 1)
+    if not of_queries and strides != (1, row.extent):
+        return None
+    if found.a_address.constant != 0 or not _in_order(batch, found.a_address, row.extent * inner.extent):
+        return None
+    if len(found.epilogue) != 1 or len(stores := _stores(found)) != 1 or stores[0].operand != found.reduced:
+        return None
+    height = tile_height(row.extent, found.width // target.lanes(found.dtype.bytes), target)
+    c = replace(found, batch=tuple(batch), rows=(row,), tile_rows=height)
+    return Sum(c, tile, of_queries) if found.body.buffer(stores[0].buffer).type.dtype == found.dtype else None
+
+
+def _is_plain(c: Contraction) -> bool:
+    """Whether operands are of the sums' type, and read wherever they are."""
+    return c.a_dtype == c.b_dtype == c.dtype and not c.a.predicate
+
+
+def _in_order(axes: Sequence[Axis], place: Affine, unit: Dim) -> bool:
+    """Whether axes walk memory row by row, the last one in steps of `unit`."""
+    for axis in reversed(axes):
+        if place.of(axis.name) != unit:
+            return False
+        unit = unit * axis.extent
+    return True
+
+
+def _names(c: Contraction) -> list[str]:
+    return [a.name for a in c.body.axes]
+
+
+def _stores(c: Contraction) -> list[Store]:
+    return [s for s in c.epilogue if isinstance(s, Store)]
+
+
+def _agree(g: Gradient) -> bool:
+    """Whether all products run over the same batch, queries and keys."""
+    for c in g.contractions:
+        if product(a.extent for a in c.batch) != g.batch:
+            return False
+    if (g.second.rows[0].extent, g.second.column.extent) != (g.queries, g.keys):
+        return False
+    return all(
+        (s.c.rows[0].extent, s.c.inner.extent) == ((g.queries, g.keys) if s.of_queries else (g.keys, g.queries))
+        for s in g.sums
+    )
+
+
+# Keys that a causal mask hides
+
+
+def _visible(g: Gradient) -> Dim | None:
+    """See `Gradient`: where the one tile of weights is exp of what a causal mask hides, and the others are 0 where it is.
+
+    None, too, where biases are read, or operands whose rows aren't dense: those can't be looked through for what isn't finite.
+    """
+    stores, defined = _stores(g.first), {s.value: s for s in g.first.epilogue if not isinstance(s, Store)}
+    if len(stores) != 1 or any(_is_bias(c, s, g.loaded) for c in (g.first, g.second) for s in c.epilogue):
+        return None
+    power = defined.get(str(stores[0].operand))
+    below = defined.get(str(power.operands[0])) if isinstance(power, Apply) and power.op == "exp" else None
+    if not isinstance(below, Apply) or below.op != "sub":
+        return None
+    seen = visible(g.first, below.operands[0])
+    if seen is None or affine(seen, _names(g.first)) is None or not _vanishes(g.second, g.loaded):
+        return None
+    dense = all(
+        x.of(c.inner.name) == 1 for c in (g.first, g.second) for x in (c.a_address, c.b_address)
+    )  # fmt: skip
+    return seen if dense else None
+
+
+def _is_bias(c: Contraction, s: Statement, tiles: Mapping[str, int]) -> bool:
+    """Whether a statement reads floats that differ from key to key, or of which nobody knows where they lie."""
+    if not isinstance(s, Load) or s.dtype.is_bool or s.buffer in tiles:
+        return False
+    place = affine(address(c.body.buffer(s.buffer), s.index), _names(c))
+    return place is None or place.of(c.column.name) != 0
+
+
+def _vanishes(c: Contraction, tiles: Mapping[str, int]) -> bool:
+    """Whether all that is stored is 0 where the tiles that are read are 0 and all else is finite."""
+    zero: set[str] = set()
+
+    def is_zero(o: object) -> bool:
+        return o in zero if isinstance(o, str) else o == 0
+
+    for s in c.epilogue:
+        if isinstance(s, Load) and s.buffer in tiles:
+            zero.add(s.value)
+        elif isinstance(s, Apply):
+            found = list(map(is_zero, s.operands))
+            some = (s.op == "mul" and any(found)) or (s.op == "select" and all(found[1:]))
+            if some or (s.op in ("add", "sub", "neg") and all(found)):
+                zero.add(s.value)
+    return all(is_zero(s.operand) for s in _stores(c))
