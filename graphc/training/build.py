@@ -161,6 +161,9 @@ class _Step:
         if recipe.clip_norm is not None:
             found = dict(zip(found, clip_by_norm(b, list(found.values()), recipe.clip_norm), strict=True))
         steps = add(b, self.old["steps", ""], b.full_like(1, self.old["steps", ""]))
+        if finite is not None:  # updates wait for it, and are chosen where they are computed: nothing is kept to choose from
+            zeros = {n: b.full_like(0, g) for n, g in found.items()}
+            found = {n: b.op("select", b.broadcast(finite, g.type.shape, ()), g, zeros[n]) for n, g in found.items()}
         updated: dict[Key, Value] = {("steps", ""): steps}
         for name, optimizer in self.optimizers.items():
             updated |= self.updated(name, optimizer, found[name], steps, rates[id(optimizer)])

@@ -210,6 +210,14 @@ def test_an_overflow_leaves_out_the_update_and_halves_the_scale():
         np.testing.assert_array_equal(after[label], before[label])
 
 
+def test_updates_that_an_overflow_leaves_out_are_chosen_where_they_are_computed():
+    """One loop reads the old values and the gradient and writes the new ones; candidates aren't kept beside them."""
+    step = compiled(loss_scale="dynamic", optimizer=graphc.Adam(0.1))
+    step(*batches(1)[0])
+    updates = [k.name for k in step.executable.kernels if "sqrt" in k.name]
+    assert len(updates) == len(step.parameters) and all(name.startswith("select") for name in updates)
+
+
 def test_a_fixed_scale_changes_nothing_else():
     plain, scaled = compiled(), compiled(loss_scale=1024.0)
     for batch in batches(3):
