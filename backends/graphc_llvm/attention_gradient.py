@@ -105,7 +105,7 @@ def find_backward(graph: Graph, last: Node) -> Backward:
     if attention is None:
         raise _Refused("scores or weights are read by something else")
     nodes = [n for n in graph.nodes if n in found and n not in attention.core]
-    totals = [n for n in nodes if n.op.name == "reduce_sum"]
+    totals = [n for n in nodes if _is_row_sum(n, shape)]
     sums = [n for n in nodes if n.op.name == "dot"]
     elementwise = [n for n in nodes if n not in (*totals, *sums)]
     for n in elementwise:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from graphc.errors import UnsupportedOpError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, product
-from graphc.lowering.contraction import Affine, address, affine
+from graphc.lowering.contraction import Affine, address, affine, split_axis
 from graphc.lowering.loop_body import Apply, Axis, Load, LoopBody, Statement, Store
 from graphc.lowering.lower import lower
 from graphc_llvm.attention_products import needed, score_product, visible
@@ -88,6 +88,9 @@ def find_gradient(body: Graph, target: Target) -> Gradient | None:
     weighed = {n: [v for v in n.operands if on[v]] for n in outer}
     if second.result.type.shape != shape or any(len(vs) != 1 or vs[0].type.shape != shape for vs in weighed.values()):
         return None
+    ends = [n for out in body.outputs if (n := _end(out, weighed)) is not None]
+    if len(ends) < len(body.outputs):
+        return None
     tiles = list(dict.fromkeys(v for (v,) in weighed.values()))
     for n in body.nodes:
         if on[n.results[0]] == {first, second}:
@@ -99,7 +102,7 @@ def find_gradient(body: Graph, target: Target) -> Gradient | None:
     order = [*early, *late]
     try:
         parts = [_part(body, (), early), _part(body, early, late)]
-        rest = [_part(body, [_operand_of(body, out, weighed)], [out]) for out in body.outputs]
+        rest = [_part(body, weighed[n], [out]) for n, out in zip(ends, body.outputs, strict=True)]
     except UnsupportedOpError:
         return None  # the parts have no common nest
     n = len(body.inputs)
@@ -107,9 +110,10 @@ def find_gradient(body: Graph, target: Target) -> Gradient | None:
         {str(n + i): i for i in range(len(early))},
         {str(n + len(early) + i): len(early) + i for i in range(len(late))},
     )
-    a, c = (_product(part, target, stores) for part, stores in zip(parts, stored, strict=True))
-    tile = [order.index(_operand_of(body, out, weighed)) for out in body.outputs]
-    sums = [s for i, part in zip(tile, rest, strict=True) if (s := _sum(body, part, i, target)) is not None]
+    a, c = (_product(part, target, stores, shape[-2]) for part, stores in zip(parts, stored, strict=True))
+    rows = [shape[-1] if n["lhs_contract"] == (len(shape) - 2,) else shape[-2] for n in ends]
+    read = [order.index(weighed[n][0]) for n in ends]
+    sums = [s for part, i, n in zip(rest, read, rows, strict=True) if (s := _sum(body, part, i, target, n)) is not None]
     if a is None or c is None or len(sums) < len(rest):
         return None
     loaded = {str(n + i): i for i in range(len(early))}
@@ -127,14 +131,12 @@ def _dots_under(body: Graph) -> dict[Value, frozenset[Node]]:
     return on
 
 
-def _operand_of(body: Graph, out: Value, weighed: Mapping[Node, Sequence[Value]]) -> Value:
-    """The tile that an output is summed from, through views of the sum."""
+def _end(out: Value, weighed: Mapping[Node, Sequence[Value]]) -> Node | None:
+    """The sum that an output is, through views of it."""
     node = out.producer
     while node is not None and node not in weighed:
         node = node.operands[0].producer if node.operands else None
-    if node is None:
-        raise UnsupportedOpError("an output that is no sum", seen=out.name)
-    return weighed[node][0]
+    return node
 
 
 def _part(body: Graph, given: Sequence[Value], wanted: Sequence[Value]) -> LoopBody | None:
@@ -147,27 +149,42 @@ def _part(body: Graph, given: Sequence[Value], wanted: Sequence[Value]) -> LoopB
     return found if isinstance(found, LoopBody) else None
 
 
-def _product(body: LoopBody | None, target: Target, stores: Mapping[str, int]) -> Contraction | None:
+def _product(part: LoopBody | None, target: Target, stores: Mapping[str, int], queries: Dim) -> Contraction | None:
     """A part that stores tiles, as a contraction whose axes are those of a tile, in their order."""
+    body = None if part is None else _with_rows(part, queries)
     found = None if body is None else score_product(body, target)
     if found is None or not isinstance(found.inner.extent, int) or not _is_plain(found):
         return None
-    *batch, row, _ = found.body.axes_of("parallel") if len(found.body.axes_of("parallel")) > 1 else (None, None)
-    if row is None:
-        return None
+    *batch, row, column = found.body.axes_of("parallel")
     places = [affine(address(found.body.buffer(s.buffer), s.index), _names(found)) for s in _stores(found)]
-    keys = found.column.extent
-    order = all(p is not None and _in_order((*batch, row), p, keys) for p in places)
-    return replace(found, batch=tuple(batch), rows=(row,)) if order and len(places) == len(stores) else None
+    order = all(p is not None and _in_order((*batch, row), p, column.extent) for p in places)
+    height = tile_height(row.extent, found.width // target.lanes(found.dtype.bytes), target)
+    c = replace(found, batch=tuple(batch), rows=(row,), tile_rows=height)
+    return c if order and len(places) == len(stores) else None
 
 
-def _sum(body: Graph, part: LoopBody | None, tile: int, target: Target) -> Sum | None:
+def _with_rows(body: LoopBody, extent: Dim) -> LoopBody | None:
+    """The nest with that many rows, before its columns; None where there is none.
+
+    Queries of several heads that share keys may be walked as one axis; then they are put apart.
+    """
+    axes = body.axes_of("parallel")
+    if len(axes) < 2 or axes[-2].extent == extent:
+        return body if len(axes) > 1 else None
+    row = axes[-2]
+    if not isinstance(row.extent, int) or not isinstance(extent, int) or row.extent % extent:
+        return None
+    return split_axis(body, row, extent)
+
+
+def _sum(body: Graph, part: LoopBody | None, tile: int, target: Target, rows: Dim) -> Sum | None:
     """The sum of a part whose last input is the tile."""
-    found = None if part is None else match(part, target)
+    nest = None if part is None else _with_rows(part, rows)
+    found = None if nest is None else match(nest, target)
     if found is None or found.a.buffer != str(len(body.inputs)) or not isinstance(found.column.extent, int):
         return None
-    *batch, row, column = found.body.axes_of("parallel") if len(found.body.axes_of("parallel")) > 1 else (None, None)
-    if row is None or column != found.column or found.taps or found.pair is not None or not _is_plain(found):
+    *batch, row, column = found.body.axes_of("parallel")
+    if column != found.column or found.taps or found.pair is not None or not _is_plain(found):
         return None
     inner = found.inner
     strides = found.a_address.of(row.name), found.a_address.of(inner.name)
