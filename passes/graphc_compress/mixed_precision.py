@@ -21,14 +21,18 @@ CONVOLUTIONS = frozenset({"conv", "conv_input_grad", "conv_weight_grad"})
 FEWEST_TERMS = 16
 """Terms that a sum has at least, or a convolution's channels, for narrow operands to gain more than rounding them costs."""
 
+FEWEST_WEIGHTS = 8192
+"""Weights that a product inside a scan has at least, for the same."""
+
 
 @dataclass(frozen=True)
 class MixedPrecision:
     """Rounds what products (dot and the three convolutions) of f32 multiply to `dtype`; they sum in f32.
 
     Nothing else is rounded: softmax, norms, residual sums, reductions, losses and updates read the f32 that was computed, in
-    strict numerics as in fast. Depthwise convolutions, those of few channels, short sums, and products inside loops stay as
-    they are. Works on gradients' graphs too. dtype: "bf16" or "f16"; "": the compilation's precision.
+    strict numerics as in fast. In scans it is products by captures, weights most often, which are rounded once, before the loop.
+    Depthwise convolutions, those of few channels, short sums, and all else inside loops stay as they are. Works on gradients'
+    graphs too. dtype: "bf16" or "f16"; "": the compilation's precision.
     """
 
     dtype: str = ""
@@ -48,7 +52,8 @@ class MixedPrecision:
             operands = [rounding.narrow(b, v) for v in node.operands]
             context.replace(graph, node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
             graph.erase(node)
-        return PassResult(bool(products), {"products": len(products)})
+        recurrent = sum(rounding.narrow_scan(graph, node, context) for node in graph.nodes if node.op.name == "scan")
+        return PassResult(bool(products or recurrent), {"products": len(products) + recurrent})
 
 
 class _Rounding:
@@ -69,6 +74,49 @@ class _Rounding:
         if v not in self.rounded:
             self.rounded[v] = b.cast(v, self.dtype)
         return self.rounded[v]
+
+    def narrow_scan(self, graph: Graph, scan: Node, context: PassContext) -> int:
+        """Narrows a scan's products by captures, which are rounded outside; returns how many."""
+        body, inside = scan["body"].clone()
+        outside = dict(zip((inside[v] for v in scan["body"].inputs), scan.operands, strict=True))
+        captures = set(body.inputs[scan["carries"] + scan["scanned"] :])
+        products = [n for n in body.nodes if _gains(n) and any(_moved(v) in captures and _is_long(v) for v in n.operands)]
+        if not products:
+            return 0
+        before, inner = Builder(graph, before=scan, origin=scan.origin), _Rounding(self.dtype)
+        for weights in dict.fromkeys(_moved(v) for n in products for v in n.operands):
+            if weights in captures:
+                operand = self.narrow(before, outside[weights])
+                inner.rounded[weights] = body.add_input(f"{weights.name}.rounded", operand.type)
+                outside[inner.rounded[weights]] = operand
+        for node in products:
+            b = Builder(body, before=node, origin=node.origin)
+            operands = [inner.narrow(b, v) for v in node.operands]
+            body.replace_uses(node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
+            body.erase(node)
+        for node in reversed(body.nodes):
+            if node.op.name in MOVES and not node.result.uses:
+                body.erase(node)
+        for v in [v for v in body.inputs if v in captures and not v.uses]:
+            body.remove_input(v)
+        results = before.ops("scan", *(outside[v] for v in body.inputs), **{**scan.attributes, "body": body})
+        for old, new in zip(scan.results, results, strict=True):
+            context.replace(graph, old, new)
+        graph.erase(scan)
+        return len(products)
+
+
+def _moved(v: Value) -> Value:
+    """What `v` is a moved form of."""
+    while v.producer is not None and v.producer.op.name in MOVES and len(v.producer.operands) == 1:
+        v = v.producer.operands[0]
+    return v
+
+
+def _is_long(weights: Value) -> bool:
+    """Whether reading half the bytes at each step gains more than rounding the other operand costs."""
+    most = bounds(product(weights.type.shape))[1]
+    return most is None or most >= FEWEST_WEIGHTS
 
 
 def _gains(node: Node) -> bool:

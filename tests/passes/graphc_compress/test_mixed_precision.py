@@ -154,6 +154,70 @@ def test_compiled(target: str, precision: str, numerics: str) -> None:
         np.testing.assert_allclose(seen, want, atol=2e-3 * np.abs(want).max())  # a sum on the edge may round elsewhere
 
 
+RECURRENCE = """
+graph @g(%c: f32[1,128], %xs: f32[t,1,128], %w: f32[128,128]) {
+  %last: f32[1,128], %all: f32[t,1,128] = scan(%c, %xs, %w) {carries=1, scanned=1} [
+    body=graph @body(%h: f32[1,128], %x: f32[1,128], %r: f32[128,128]) {
+      %d: f32[1,128] = dot(%h, %r) {lhs_contract=[1], rhs_contract=[0]}
+      %a: f32[1,128] = add(%d, %x)
+      %n: f32[1,128] = tanh(%a)
+      return %n, %n
+    }
+  ]
+  return %last, %all
+}
+"""
+
+
+def test_a_scan_multiplies_by_weights_that_are_rounded_before_it() -> None:
+    assert print_graph(run(RECURRENCE)) == (
+        "graph @g(%c: f32[1,128], %xs: f32[t,1,128], %w: f32[128,128]) {\n"
+        "  %cast: bf16[128,128] = cast(%w) {dtype=bf16}\n"
+        "  %last: f32[1,128], %all: f32[t,1,128] = scan(%c, %xs, %cast) {carries=1, scanned=1} [\n"
+        "    body=graph @body(%h: f32[1,128], %x: f32[1,128], %r.rounded: bf16[128,128]) {\n"
+        "      %cast: bf16[1,128] = cast(%h) {dtype=bf16}\n"
+        "      %dot: f32[1,128] = dot(%cast, %r.rounded) {lhs_contract=[1], rhs_contract=[0], wide=true}\n"
+        "      %a: f32[1,128] = add(%dot, %x)\n"
+        "      %n: f32[1,128] = tanh(%a)\n"
+        "      return %n, %n\n"
+        "    }\n"
+        "  ]\n"
+        "  return %last, %all\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize("change", [("128", "64"), ("dot(%h, %r)", "dot(%h, %m)")])
+def test_few_weights_and_those_that_change_stay_f32_in_a_scan(change: tuple[str, str]) -> None:
+    made = "      %m: f32[128,128] = mul(%r, %r)\n      %d:" if "%m" in change[1] else "      %d:"
+    text = RECURRENCE.replace("      %d:", made).replace(*change)
+    assert print_graph(run(text)) == print_graph(parse_graph(text))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_a_compiled_scan_equals_a_loop_over_rounded_operands(precision: str) -> None:
+    narrow = {"bf16": ml_dtypes.bfloat16, "f16": np.float16}[precision]
+    c, xs, w = random(1, 128), random(9, 1, 128), 0.05 * random(128, 128)
+    h, wanted = c, []
+    for x in xs:
+        h = np.tanh(h.astype(narrow).astype(np.float32) @ w.astype(narrow).astype(np.float32) + x)
+        wanted.append(h)
+    for threads in (1, 2):
+        executable = graphc.compile(parse_graph(RECURRENCE), precision=precision, threads=threads)  # type: ignore[arg-type]
+        last, all_ = executable(c, xs, w)
+        np.testing.assert_allclose(all_, np.stack(wanted), atol=4e-3)  # a state on the edge may round elsewhere
+        np.testing.assert_array_equal(last, all_[-1])
+
+
+def test_gradients_through_a_scan_of_rounded_products() -> None:
+    """What the pass makes of a gradient's graph, compiled, beside the same in f32."""
+    graph = graphc.grad(parse_graph(RECURRENCE), wrt=["w", "xs"])
+    inputs = [random(1, 128), random(9, 1, 128), 0.05 * random(128, 128)]
+    exact = interpret(graph, inputs)
+    for seen, want in zip(graphc.compile(graph, precision="bf16")(*inputs), exact, strict=True):
+        assert 1e-6 < np.abs(seen - want).max() / np.abs(want).max() < 0.03
+
+
 def test_a_backend_without_the_pass_refuses() -> None:
     with pytest.raises(GraphcError, match="computes in f32"):
         graphc.compile(parse_graph(MLP), backend="reference", precision="bf16")
