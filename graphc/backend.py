@@ -48,8 +48,9 @@ class CompileOptions:
         return replace(self, backend=backend, target=dict(self.targets).get(backend), targets=())
 
     def key(self) -> str:
-        """A digest of everything that may change the compiled code (not `verify`, `cache` or `threads`)."""
-        parts = {k: v for k, v in asdict(self).items() if k not in ("verify", "cache", "threads")}
+        """A digest of everything that may change the compiled code (not `verify` or `cache`; `threads` where it is tuned for)."""
+        apart = {"verify", "cache"} if self.tune else {"verify", "cache", "threads"}
+        parts = {k: v for k, v in asdict(self).items() if k not in apart}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ VARIABLES = {
     "GRAPHC_CACHE_DIR": "the folder of compiled kernels; unset: graphc in $XDG_CACHE_HOME, or in ~/.cache",
     "GRAPHC_CACHE_BYTES": "how much that folder may hold; what wasn't used for longest goes first; unset: 2 GiB",
     "GRAPHC_THREADS": "how many threads an executable uses where threads= isn't given; unset: all the process may use",
+    "GRAPHC_TUNE_SECONDS": "how long tune=True may measure, in the passes and again for the kernels; unset: 120",
 }
 
 
@@ -38,6 +39,18 @@ def cache_bytes() -> int:
     if not (value.isascii() and value.isdigit()):
         raise GraphcError(
             "GRAPHC_CACHE_BYTES isn't a number of bytes", seen=repr(value), expected="an integer of 0 or more"
+        )
+    return int(value)
+
+
+def tune_seconds() -> int:
+    """Seconds that measuring may take (`GRAPHC_TUNE_SECONDS`, 0 or more): a compilation's passes, and its kernels, each."""
+    value = _read("GRAPHC_TUNE_SECONDS")
+    if value is None:
+        return 120
+    if not (value.isascii() and value.isdigit()):
+        raise GraphcError(
+            "GRAPHC_TUNE_SECONDS isn't a number of seconds", seen=repr(value), expected="an integer of 0 or more"
         )
     return int(value)
 

@@ -217,7 +217,7 @@ def _compile_part(
         for r in context.records
     ]  # fmt: skip
     report.refusals = [str(r) for r in context.refusals]
-    if cachable and not context.literal_like_weight:
+    if cachable and not context.literal_like_weight and not context.unfinished:
         backend.store(segment, key)
     return segment
 

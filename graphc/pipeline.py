@@ -62,6 +62,10 @@ class PassContext:
     weights: Sequence[TensorData] = ()
     literal_like_weight: bool = False
     """Whether a pass made a constant that equals a weight: they may have been merged, so the code fits no other weights."""
+    notes: list[str] = field(default_factory=list)
+    """What was measured, and what followed from it, a line each."""
+    unfinished: bool = False
+    """Whether something was left for another time: then what is compiled isn't kept."""
     replaced: dict[Value, Value] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     records: list[PassRecord] = field(default_factory=list)

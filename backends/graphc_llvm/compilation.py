@@ -50,12 +50,7 @@ PIPELINE = (
 def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
     """The passes that the backend runs, in order."""
     target = parse_target(options.target)
-    choices: Choices = PREDICTED
-    if options.tune:
-        check_runs_here(target)
-        threads = options.threads or config.threads() or available_threads()
-        cache = Cache(config.cache_dir()) if options.cache else None
-        choices = measured(replace(options, tune=False), target, threads, cache, compile_program)
+    choices = choices_for(options)
     passes: list[str | Pass] = [*PIPELINE]
     if options.numerics == "fast":
         passes.append(Winograd(target, choices))
@@ -67,6 +62,20 @@ def pipeline(options: CompileOptions) -> Sequence[str | Pass]:
     if options.memory_budget is not None:
         passes.append(Rematerialize(options.memory_budget, lambda graph: _arena(graph, options)))
     return passes
+
+
+def choices_for(options: CompileOptions) -> Choices:
+    """Who decides in a compilation."""
+    if not options.tune:
+        return PREDICTED
+    target = parse_target(options.target)
+    check_runs_here(target)
+    cache = Cache(config.cache_dir()) if options.cache else None
+    return measured(replace(options, tune=False), target, _threads(options), cache, compile_program)
+
+
+def _threads(options: CompileOptions) -> int:
+    return options.threads or config.threads() or available_threads()
 
 
 def _arena(graph: Graph, options: CompileOptions) -> int:
@@ -83,12 +92,13 @@ def compile_program(graph: Graph, options: CompileOptions, context: PassContext)
     fuse = PassManager(resolve_passes(["fuse"]), verify=options.verify)
     for part in (prepare, main):
         fuse.run(part, context)
-    maker = KernelMaker(target, options.numerics)
+    choices = choices_for(options)
+    once, often = KernelMaker(target, options.numerics), KernelMaker(target, options.numerics, choices, _threads(options))
     cache = Cache(config.cache_dir()) if options.cache else None
     with KernelCompiler(target, cache) as compiler:
         planned = [
-            assemble(part, constants, lambda node: compiler.add(maker(node)), "the llvm backend")
-            for part, constants in ((prepare, 0), (main, len(prepare.outputs)))
+            assemble(prepare, 0, lambda node: compiler.add(once(node)), "the llvm backend"),
+            assemble(main, len(prepare.outputs), lambda node: compiler.add(often(node)), "the llvm backend"),
         ]
         objects = compiler.objects()
     kernels = {k.key: k for s in planned for k in s.kernels}
@@ -103,4 +113,9 @@ def compile_program(graph: Graph, options: CompileOptions, context: PassContext)
         "fused": print_graph(main),
         "loops": "\n".join(f"// {k.template} {k.key[:12]}\n{k.loops}" for k in kernels.values()),
     }
-    return Compiled(replace(codes[1], walks=walks), codes[0], tuple(known.get(w.digest, w) for w in weights), stages)
+    choices.tell(context)
+    if context.notes:
+        stages["choices"] = "\n".join(context.notes) + "\n"
+    threads = tuple(k.threads for k in planned[1].kernels)
+    code = replace(codes[1], walks=walks, threads=threads if any(threads) else ())
+    return Compiled(code, codes[0], tuple(known.get(w.digest, w) for w in weights), stages)

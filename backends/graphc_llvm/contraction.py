@@ -40,12 +40,15 @@ pointers costs more than the products, and the general nest, which tells borders
 NEAR_TERMS = 4
 """Terms of an inner axis, at least, that make up for starting it anew."""
 
+BLOCK_DEPTH = 512
+"""Terms of the sum that a block of B holds: 512 x 64 f32 are 128 KiB, an eighth of the L2 cache."""
+
 PANEL, LANE = "panel", "lane"
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """A body as a matrix product; see the module. `tile_rows` x `width` is the register tile."""
+    """A body as a matrix product; see the module. `tile_rows` x `width` is the register tile; `block_depth`: of B's blocks."""
 
     body: LoopBody
     dtype: DType
@@ -63,6 +66,7 @@ class Contraction:
     width: int
     tile_rows: int
     pair: Axis | None = None
+    block_depth: int = BLOCK_DEPTH
 
     @property
     def a_dtype(self) -> DType:
@@ -286,6 +290,16 @@ def _waste(columns: int, width: int) -> float:
     padded = -(-columns // width) * width
     rate = {1: 0.8, 2: 0.97, 3: 0.99}.get(width // 16, 1.0) if width >= 16 else 0.9
     return round(padded / columns / rate, 3)
+
+
+def tile_heights(rows: Dim, predicted: int, vectors: int, target: Target) -> list[int]:
+    """Heights that a register tile may have: the predicted one, those next to it, and one that divides the rows."""
+    most = (target.vector_registers - vectors) // vectors
+    if not isinstance(rows, int):
+        return [predicted, *(h for h in (predicted - 1, predicted + 1) if 1 <= h <= most)]
+    dividing = [h for h in range(most, predicted // 2, -1) if rows % h == 0][:1]
+    near = [h for h in (predicted + 1, predicted - 1) if 1 <= h <= min(most, rows)]
+    return list(dict.fromkeys((predicted, *dividing, *near)))
 
 
 def tile_height(rows: Dim, vectors: int, target: Target) -> int:

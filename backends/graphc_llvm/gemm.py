@@ -1,7 +1,7 @@
 """The register-tiled kernel of a contraction: C tile += A rows x B panel, with the epilogue on each finished tile.
 
     for item in [begin, end):                       # (batch, block of rows, panel), in the order of `Grid`
-      for block of the sum (taps, then `BLOCK_DEPTH` of the inner axis):      # B's part stays in L2
+      for block of the sum (taps, then `block_depth` of the inner axis):      # B's part stays in L2
         for tile of `tile_rows` rows:
           for chunk of the block (at most `CHUNK` terms):
             accumulators = 0
@@ -28,7 +28,7 @@ from graphc.ir.symbolic import Dim, bounds, ceildiv, free_symbols, nonnegative, 
 from graphc.lowering.contraction import Affine, affine
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.axis_values import AxisValues
-from graphc_llvm.contraction import Contraction
+from graphc_llvm.contraction import BLOCK_DEPTH, Contraction
 from graphc_llvm.emit import (
     CACHE_LINE,
     ELEMENT_TYPES,
@@ -54,8 +54,6 @@ from graphc_llvm.pairs import add_pairs, splat_pair, splat_wide
 from graphc_llvm.register_tile import add_products
 from graphc_llvm.target import Target
 
-BLOCK_DEPTH = 512
-"""Terms of the sum that a block of B holds: 512 x 64 f32 are 128 KiB, an eighth of the L2 cache."""
 CHUNK = 256
 """Terms that are summed in one register before they are added to the total: the error of a sum of n terms grows with
 CHUNK + n / CHUNK instead of n (blocked summation; Higham, "Accuracy and Stability of Numerical Algorithms", 4.2)."""
@@ -88,13 +86,22 @@ def split_sum(c: Contraction) -> Split:
     taps = product(a.extent for a in c.taps)
     inner = c.inner.extent
     high = bounds(inner)[1]
-    if high is None or high > BLOCK_DEPTH:
-        return Split(1, BLOCK_DEPTH, False, None)
-    fitting = max(1, BLOCK_DEPTH // high)
+    if high is None or high > c.block_depth:
+        return Split(1, c.block_depth, False, None)
+    fitting = max(1, c.block_depth // high)
     chunk = None if high > CHUNK else max(1, CHUNK // high)
     if isinstance(taps, int) and taps <= fitting:
         return Split(taps, inner, True, None if chunk is None else min(chunk, taps))
     return Split(fitting, inner, False, chunk)
+
+
+def block_depths(c: Contraction) -> list[int]:
+    """Terms that a block of B may hold: the predicted number, and others that cut the sum differently."""
+    high = bounds(c.inner.extent)[1]
+    if c.taps or copies_b(c) or (high is not None and high <= BLOCK_DEPTH // 2):
+        return [c.block_depth]
+    blocks = {d: d if high is None else -(-high // d) for d in (c.block_depth, 2 * BLOCK_DEPTH, BLOCK_DEPTH // 2)}
+    return [d for d, n in blocks.items() if d == c.block_depth or n != blocks[c.block_depth]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def work_items(c: Contraction) -> Dim:
 
 def scratch_bytes(c: Contraction) -> int:
     """Scratch of one worker: the partial sums of a block of rows, or of one tile where the sum is one block; B's copy."""
-    return (sum_rows(c) + (BLOCK_DEPTH if copies_b(c) else 0)) * c.width * c.dtype.bytes
+    return (sum_rows(c) + (c.block_depth if copies_b(c) else 0)) * c.width * c.dtype.bytes
 
 
 def sum_rows(c: Contraction) -> int:
@@ -147,7 +154,7 @@ def copies_b(c: Contraction) -> bool:
     """
     stride = c.b_address.of(c.inner.name)
     far = not isinstance(stride, int) or stride * c.b_dtype.bytes >= FAR
-    long = nonnegative(c.inner.extent - BLOCK_DEPTH) and nonnegative(c.row_count - FEWEST_ROWS)
+    long = nonnegative(c.inner.extent - c.block_depth) and nonnegative(c.row_count - FEWEST_ROWS)
     return far and long and not c.taps and not is_packed(c)
 
 

@@ -73,6 +73,11 @@ class _Loop(ctypes.Structure):
     ]
 
 
+def estimated_seconds(flops: int, bytes: int) -> float:
+    """How long one thread takes for a kernel, roughly."""
+    return flops / _FLOPS_PER_SECOND + bytes / _BYTES_PER_SECOND
+
+
 @dataclass
 class Frame:
     """What one call writes to: its context (with the table of bases), arena and scratch.
@@ -90,7 +95,7 @@ class Instance:
     """A program at given dims. Raises NumericError where it has no value at them: an extreme of no elements.
 
     kernels: addresses, by kernel number; constants: arrays, in order; shapes: of the outputs. With `walks`, steps run in
-    bands where that is predicted to gain.
+    bands where that is predicted to gain; `chosen_threads`: see `Code.threads`.
     """
 
     program: Program
@@ -99,6 +104,7 @@ class Instance:
     constants: Sequence[np.ndarray]
     threads: int
     walks: Walks | None = None
+    chosen_threads: Sequence[int] = ()
     shapes: list[tuple[int, ...]] = field(init=False)
     seconds: float = field(init=False, default=0.0)
     _frames: list[Frame] = field(init=False, default_factory=list)
@@ -177,8 +183,10 @@ class Instance:
         record.slots, record.slot_count = self.longs(self.slots(step.operands, shifts)), len(step.operands)
         record.dims = self.longs([self.at(d) for d in step.dims])
         record.begin, record.n, record.scratch = begin, end - begin, scratch
-        record.threads = max(1, min(self.threads, end - begin, int(min(waking, seconds / _WORTH_SHARING))))
-        record.wake = seconds >= record.threads * _WORTH_WAKING
+        chosen = self.chosen_threads[step.kernel] if self.chosen_threads and trips == 1 else 0
+        worth = chosen or int(min(waking, seconds / _WORTH_SHARING))
+        record.threads = max(1, min(self.threads, end - begin, worth))
+        record.wake = chosen > 1 or seconds >= record.threads * _WORTH_WAKING
         self.scratch_bytes = max(self.scratch_bytes, scratch * record.threads)
 
     def loop(self, step: LoopStep, outer: int) -> _Loop:

@@ -21,7 +21,7 @@ _Accesses = Iterable[tuple[Buffer, Dim | None]]
 """Buffers with addresses in elements; None: anywhere."""
 
 
-def walk_of_nest(body: Body, target: Target) -> Walk:
+def walk_of_nest(body: Body, target: Target, place: int = 0) -> Walk:
     """How the kernel of `nest.emit_kernel` goes over its points: each work item is one."""
     if isinstance(body, TileBody):
         digits = [(a.name, a.extent) for a in body.axes]
@@ -32,7 +32,7 @@ def walk_of_nest(body: Body, target: Target) -> Walk:
         if any(x[name] != size for x in named for y in named for name, size in y.items() if name in x):
             accesses = [(buffer, None) for buffer, _ in accesses]  # one name, two extents
         return _walk(body, digits, inner, accesses)
-    flat, s = planned(body, target)
+    flat, s = planned(body, target, place=place)
     digits, inner, cut = [(a.name, a.extent) for a in s.outer], {}, {}
     counts = s.outer_counts()[len(s.outer) :]
     pieces: list[tuple[Axis, int]] = []

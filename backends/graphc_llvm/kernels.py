@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import inf
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
@@ -31,11 +32,16 @@ from graphc_llvm import (
     winograd_kernel,
 )
 from graphc_llvm.cache import Cache, cached_code
+from graphc_llvm.choices import PREDICTED, Choices
+from graphc_llvm.instance import estimated_seconds
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernel_walks import walk_of_nest, walk_of_product, walk_of_winograd
 from graphc_llvm.sources import sources_digest
 from graphc_llvm.target import Target
 from graphc_llvm.walk import Walk
+
+DOUBTFUL = 5e-6, 4e-4
+"""Estimated seconds of a kernel between which a second thread may gain or lose."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Kernel:
     """LLVM IR of one kernel, and what a call of it takes; see `program.KernelStep`.
 
     key: stands for the code (body, target, numerics, and the code generator itself); symbol: the function's name;
-    loops: the text of the lowered body; walk: how it goes over its operands, in its own symbols, where that is known.
+    loops: the text of the lowered body; walk: how it goes over its operands, in its own symbols, where that is known;
+    threads: that share it, at most; 0: as many as its work is worth.
     """
 
     key: str
@@ -59,14 +66,20 @@ class Kernel:
     bytes: Dim = 0
     nonempty: tuple[Dim, ...] = ()
     walk: Walk | None = None
+    threads: int = 0
 
 
 @dataclass
 class KernelMaker:
-    """Makes the kernels of one compilation; equal bodies are emitted once."""
+    """Makes the kernels of one compilation; equal bodies are emitted once.
+
+    choices: who decides what could be done in several ways; threads: that programs will have, where that is decided, too.
+    """
 
     target: Target
     numerics: str
+    choices: Choices = PREDICTED
+    threads: int = 1
 
     def __post_init__(self) -> None:
         self.made: dict[str, Kernel] = {}
@@ -90,7 +103,8 @@ class KernelMaker:
         text = nest.kernel_symbol(body)  # stands for the body's text, and the ranges of its symbols
         key = self.key(f"winograd {text}" if convolution else text)
         if key not in self.made:
-            self.made[key] = self.winograd(graph, body, key, own) if convolution else self.emit(body, key, own)
+            made = self.winograd(graph, body, key, own) if convolution else self.emit(node, body, key, own)
+            self.made[key] = replace(made, threads=self.sharing(node, made))
         return _at(given, self.made[key])
 
     def sort(self, node: Node) -> Kernel:
@@ -162,25 +176,58 @@ class KernelMaker:
         sizes = w.work_items, w.scratch_bytes, w.flops, info.bytes
         return Kernel(key, symbol, body.name, "winograd", text, loops, dims, *sizes, walk=walk_of_winograd(w))
 
-    def emit(self, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
+    def emit(self, node: Node, body: Body, key: str, symbols: Mapping[str, Dim]) -> Kernel:
         product = contraction.match(body, self.target) if isinstance(body, LoopBody) else None
+        if product is None:
+            place = self.choices.choose(node, "vector axis", range(nest.vector_axes(body, self.target)))
+            info = nest.kernel_info(body, self.target, place)
+            key, dims = self.varied(key, f"vector axis {place}" if place else ""), tuple(symbols[n] for n in info.dims)
+            text = nest.emit_kernel(body, self.target, self.numerics, place)
+            sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
+            walk = walk_of_nest(body, self.target, place)
+            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body), walk)
         info = nest.kernel_info(body, self.target)
         dims = tuple(symbols[name] for name in info.dims)
-        if product is None:
-            text = nest.emit_kernel(body, self.target, self.numerics)
-            sizes = info.work_items, info.scratch_bytes, info.flops, info.bytes
-            walk = walk_of_nest(body, self.target)
-            return Kernel(key, info.symbol, body.name, "nest", text, str(body), dims, *sizes, nonempty(body), walk)
-        faster = strassen.plan(product, self.target) if self.numerics == "fast" else None
-        if faster is not None:
-            text = strassen_kernel.emit(faster, info.symbol, self.target, self.numerics)
+        product, by_strassen, variant = self.product(node, product)
+        key = self.varied(key, variant)
+        if by_strassen is not None:
+            text = strassen_kernel.emit(by_strassen, info.symbol, self.target, self.numerics)
             loops = f"// By seven products of half the size in place of eight (Strassen).\n{body}"
-            sizes = faster.work_items, faster.scratch_bytes, faster.flops, info.bytes
+            sizes = by_strassen.work_items, by_strassen.scratch_bytes, by_strassen.flops, info.bytes
             return Kernel(key, info.symbol, body.name, "strassen", text, loops, dims, *sizes)
         text = gemm.emit(product, info.symbol, self.target, self.numerics)
         sizes = gemm.work_items(product), gemm.scratch_bytes(product), product.flops, info.bytes
         walk = walk_of_product(product)
         return Kernel(key, info.symbol, body.name, "gemm", text, str(body), dims, *sizes, walk=walk)
+
+    def product(
+        self, node: Node, c: contraction.Contraction
+    ) -> tuple[contraction.Contraction, strassen.Strassen | None, str]:
+        """(the product with its tiles and blocks, how Strassen's algorithm cuts it, what isn't as predicted)."""
+        predicted = strassen.plan(c, self.target) if self.numerics == "fast" else None
+        forced = predicted or (strassen.plan(c, self.target, inf) if self.numerics == "fast" else None)
+        by_strassen = int(predicted is not None)
+        options = (by_strassen,) if forced is None else (by_strassen, 1 - by_strassen)
+        if self.choices.choose(node, "strassen", options):
+            return c, forced, "" if predicted else "strassen"
+        vectors = c.width // self.target.lanes(c.dtype.bytes)
+        heights = contraction.tile_heights(c.row_count, c.tile_rows, vectors, self.target)
+        found = replace(c, tile_rows=self.choices.choose(node, "tile rows", heights))
+        found = replace(found, block_depth=self.choices.choose(node, "block depth", gemm.block_depths(c)))
+        as_predicted = found == c and predicted is None
+        return found, None, "" if as_predicted else f"direct {found.tile_rows} {found.block_depth}"
+
+    def sharing(self, node: Node, kernel: Kernel) -> int:
+        """How many threads share a kernel, at most; 0: as many as its work is worth, which is in doubt for few kernels."""
+        if self.threads == 1 or not isinstance(kernel.flops, int) or not isinstance(kernel.bytes, int):
+            return 0
+        low, high = DOUBTFUL
+        doubtful = low < estimated_seconds(kernel.flops, kernel.bytes) < high
+        return self.choices.choose(node, "threads", (0, 1, self.threads)) if doubtful else 0
+
+    def varied(self, key: str, variant: str) -> str:
+        """The key of a kernel that isn't as predicted."""
+        return self.key(f"{key} {variant}") if variant else key
 
 
 def _at(symbols: Mapping[str, Dim], kernel: Kernel) -> Kernel:

@@ -26,7 +26,7 @@ from graphc_llvm.index import Indexer, Placed
 from graphc_llvm.loops import Nest
 from graphc_llvm.memory import Memory
 from graphc_llvm.points import Points
-from graphc_llvm.schedule import Schedule, schedule
+from graphc_llvm.schedule import Schedule, schedule, vector_places
 from graphc_llvm.target import Target
 
 
@@ -46,9 +46,9 @@ class KernelInfo:
     bytes: Dim
 
 
-def kernel_info(body: Body, target: Target) -> KernelInfo:
-    """What calling the kernel of `emit_kernel` for this body and target takes."""
-    sizes = work_items(body, target), scratch_bytes(body), flops(body), _bytes(body)
+def kernel_info(body: Body, target: Target, place: int = 0) -> KernelInfo:
+    """What calling the kernel of `emit_kernel` for this body, target and place takes."""
+    sizes = work_items(body, target, place), scratch_bytes(body), flops(body), _bytes(body)
     return KernelInfo(kernel_symbol(body), dimension_symbols(body), *sizes)
 
 
@@ -63,18 +63,23 @@ def dimension_symbols(body: Body) -> tuple[str, ...]:
     return tuple(s.name for s in dimensions(body))
 
 
-def work_items(body: Body, target: Target) -> Dim:
+def work_items(body: Body, target: Target, place: int = 0) -> Dim:
     """How many independent pieces the work is cut into."""
     if isinstance(body, TileBody):
         return product(a.extent for a in body.axes)
-    return planned(body, target)[1].work_items
+    return planned(body, target, place=place)[1].work_items
 
 
 @lru_cache(maxsize=64)
-def planned(body: LoopBody, target: Target, whole: bool = False) -> tuple[FlatBody, Schedule]:
+def planned(body: LoopBody, target: Target, whole: bool = False, place: int = 0) -> tuple[FlatBody, Schedule]:
     """The flat form of a nest and how it is run; remembered, because both the code and its sizes follow from it."""
     flat = flatten(body)
-    return flat, schedule(flat, target, whole=whole)
+    return flat, schedule(flat, target, whole=whole, place=place)
+
+
+def vector_axes(body: Body, target: Target) -> int:
+    """How many axes of a nest may be tried as the vector: `place` below is one of them."""
+    return 1 if isinstance(body, TileBody) else vector_places(flatten(body), target)
 
 
 def scratch_bytes(body: Body) -> Dim:
@@ -117,13 +122,13 @@ def _bytes(body: Body) -> Dim:
     return total
 
 
-def emit_kernel(body: Body, target: Target, numerics: str = "strict") -> str:
-    """LLVM IR of a module with the kernel of `body`, named `kernel_symbol(body)`."""
+def emit_kernel(body: Body, target: Target, numerics: str = "strict", place: int = 0) -> str:
+    """LLVM IR of a module with the kernel of `body`, named `kernel_symbol(body)`; `place`: its vector axis, see `schedule`."""
     kernel = _Kernel(body, target, numerics)
     if isinstance(body, TileBody):
         kernel.tile(body)
     else:
-        kernel.loop(body)
+        kernel.loop(body, place)
     return kernel.finished()
 
 
@@ -171,9 +176,9 @@ class _Kernel:
         self.b.ret(self.b.load(self.status, typ=I32))
         return str(self.function.module)
 
-    def loop(self, body: LoopBody) -> None:
+    def loop(self, body: LoopBody, place: int) -> None:
         """One nest: a work item is a point of its outer axes."""
-        flat, s = planned(body, self.target)
+        flat, s = planned(body, self.target, place=place)
         counts = s.outer_counts()
         with self._items(counts) as indices:
             for axis, index in zip(s.outer, indices, strict=False):

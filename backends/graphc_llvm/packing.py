@@ -62,6 +62,7 @@ class Pack:
                 packed += self.pack_conv(graph, node, context)
             elif node.op.name == "conv_weight_grad":
                 packed += pack_weight_gradient(graph, node, self.target, context)
+        self.choices.tell(context)
         return PassResult(bool(packed or transposed), {"packed": packed, "transposed": transposed})
 
     def pack_dot(self, graph: Graph, node: Node, context: PassContext) -> bool:
@@ -123,7 +124,7 @@ class Pack:
         """The panels for an operand of `shape` [outer axes, sum axes, columns]; of a node whose width may be chosen."""
         terms = 2 if self.has_pairs(dtype, shape) else 1
         widths = panel_widths(shape[-1], rows, wide(dtype), self.target)
-        return Panels(tuple(shape), widths[0] if node is None else self.choices.width(node, widths), outer, terms)
+        return Panels(tuple(shape), widths[0] if node is None else self.choices.choose(node, "panel width", widths), outer, terms)
 
     def pack_scan(self, graph: Graph, node: Node, context: PassContext) -> int:
         """Packs what a scan's body multiplies by at each step, once, outside."""

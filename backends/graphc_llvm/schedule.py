@@ -26,6 +26,7 @@ ASSUMED_EXTENT = 64  # of a dynamic axis
 ITEM_CYCLES = 4000  # a work item should take at least
 MOST_CYCLES = 60000  # and, where it can be cut, at most
 UNROLL_LIMIT = 8  # points of unrolled reduction axes
+NEAR_COST = 1.5  # times the lowest: what an estimate may be wrong by
 STATEMENT_LIMIT = 300  # statements in an innermost body
 
 
@@ -75,9 +76,12 @@ class Schedule:
         return product(self.outer_counts())
 
 
-def schedule(body: FlatBody, target: Target, *, whole: bool = False) -> Schedule:
-    """The schedule of a nest; with `whole`, all of it inside one work item (a nest of a tile)."""
-    vector, lanes, cost = _vector_axis(body, target)
+def schedule(body: FlatBody, target: Target, *, whole: bool = False, place: int = 0) -> Schedule:
+    """The schedule of a nest; with `whole`, all of it inside one work item (a nest of a tile).
+
+    place: that of the vector axis among those that could be it, the cheapest first.
+    """
+    cost, vector, lanes = _vector_axes(body, target)[place]
     s = _blocked(body, Schedule(vector, lanes, 1), target)
     if s.block is None and vector is not None:
         neighbours = _interleaved(body, vector)
@@ -102,17 +106,22 @@ def guess(extent: Dim) -> int:
 # The vector axis.
 
 
-def _vector_axis(body: FlatBody, target: Target) -> tuple[Axis | None, int, float]:
+def vector_places(body: FlatBody, target: Target) -> int:
+    """How many vector axes there are whose predicted cost is near to the lowest."""
+    costs = [cost for cost, _, _ in _vector_axes(body, target)]
+    return sum(cost < NEAR_COST * costs[0] for cost in costs)
+
+
+def _vector_axes(body: FlatBody, target: Target) -> list[tuple[float, Axis | None, int]]:
+    """(cycles per point, axis, lanes) of each way to fill vectors, the cheapest first."""
     width = target.lanes(_element_bytes(body))
-    best: tuple[float, Axis | None, int] = (_cost(body, None, 1), None, 1)
+    found: list[tuple[float, Axis | None, int]] = [(_cost(body, None, 1), None, 1)]
     for a in _candidates(body):
         lanes = width
         while lanes > 2 and isinstance(a.extent, int) and lanes // 2 >= a.extent:
             lanes //= 2
-        cost = _cost(body, a, lanes)
-        if cost < best[0]:
-            best = (cost, a, lanes)
-    return best[1], best[2], best[0]
+        found.append((_cost(body, a, lanes), a, lanes))
+    return sorted(found, key=lambda way: way[0])
 
 
 def _element_bytes(body: FlatBody) -> int:

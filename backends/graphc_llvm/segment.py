@@ -48,13 +48,14 @@ class Code:
     """One program, its kernels' object code by cache key, and the arrays among its constants that aren't prepared.
 
     `literals[i]` is constant i, or a weight's number among the graph's (of those inside scans), or None where it is prepared.
-    With `walks`, steps may run in bands.
+    With `walks`, steps may run in bands. `threads[k]`: that share kernel k, 0: as many as its work is worth (none: for all).
     """
 
     program: Program
     objects: Mapping[str, bytes]
     literals: tuple[int | TensorData | None, ...]
     walks: Walks | None = None
+    threads: tuple[int, ...] = ()
 
 
 class Runner:
@@ -64,7 +65,7 @@ class Runner:
         self, code: Code, prepared: Sequence[np.ndarray], threads: int, weights: Sequence[TensorData] = ()
     ) -> None:
         self.program = code.program
-        self.threads, self.walks = threads, code.walks
+        self.threads, self.walks, self.chosen_threads = threads, code.walks, code.threads
         rest = iter(prepared)
         literals = [weights[c] if isinstance(c, int) else c for c in code.literals]
         self.constants = [next(rest) if c is None else _as_bytes_view(c.array) for c in literals]
@@ -91,7 +92,9 @@ class Runner:
 
     def _instance(self, key: tuple[tuple[str, int], ...], dims: Mapping[str, int]) -> tuple[Instance, Entry]:
         if key not in self._made:
-            made = Instance(self.program, dict(dims), self.addresses, self.constants, self.threads, self.walks)
+            made = Instance(
+                self.program, dict(dims), self.addresses, self.constants, self.threads, self.walks, self.chosen_threads
+            )
             self._make_room(made.frame_bytes)
             inputs = [ArraySpec(t.dtype.name, t.concrete(dims)) for t in self.program.inputs]
             outputs = [
@@ -195,6 +198,10 @@ class Runner:
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> list[float]:
         """Seconds of each step of one run."""
+        return self.timer(inputs, dims)()
+
+    def timer(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int] | None) -> Callable[[], list[float]]:
+        """What runs the program on inputs, in the same memory each time, and tells the seconds of each step."""
         instance, entry = self.static if self.static is not None else self.instance(dims or {})
         outputs = tuple(
             [np.empty(shape, dtype) for shape, (dtype, _) in zip(instance.shapes, self.outputs, strict=True)]
@@ -202,11 +209,16 @@ class Runner:
         frame = instance.new_frame()
         times = (ctypes.c_int64 * max(len(frame.numbers), 1))()
         frame.context.structure.times = ctypes.addressof(times)
-        self.call(entry, frame, inputs, outputs)
-        seconds = [0.0] * len(self.program.steps)
-        for number, time in zip(frame.numbers, times, strict=False):
-            seconds[number] += time * 1e-9
-        return seconds
+
+        def run() -> list[float]:
+            ctypes.memset(times, 0, ctypes.sizeof(times))
+            self.call(entry, frame, inputs, outputs)
+            seconds = [0.0] * len(self.program.steps)
+            for number, time in zip(frame.numbers, times, strict=False):
+                seconds[number] += time * 1e-9
+            return seconds
+
+        return run
 
 
 def _shapes(inputs: Sequence[np.ndarray]) -> Shapes:

@@ -52,7 +52,7 @@ def _entry(key: str) -> str:
 def _code_json(code: Code) -> dict[str, Any]:
     literals = [_data_json(d) if isinstance(d, TensorData) else d for d in code.literals]
     walks = None if code.walks is None else walks_to_json(code.walks)
-    return {"program": to_json(code.program), "literals": literals, "walks": walks}
+    return {"program": to_json(code.program), "literals": literals, "walks": walks, "threads": list(code.threads)}
 
 
 def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
@@ -64,7 +64,8 @@ def _code(entry: dict[str, Any], cache: Cache) -> Code | None:
             return None
         objects[key] = found
     literals = tuple(_data(d) if isinstance(d, list) else d for d in entry["literals"])
-    return Code(program, objects, literals, None if entry["walks"] is None else walks_from_json(entry["walks"]))
+    walks = None if entry["walks"] is None else walks_from_json(entry["walks"])
+    return Code(program, objects, literals, walks, tuple(map(int, entry["threads"])))
 
 
 def _data_json(data: TensorData) -> list[Any]:

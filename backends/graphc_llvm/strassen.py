@@ -89,8 +89,10 @@ class Strassen:
         return elements * self.c.dtype.bytes
 
 
-def plan(c: Contraction, target: Target) -> Strassen | None:
-    """The product by Strassen's algorithm; None where it hasn't the form for it, or the direct product is faster."""
+def plan(c: Contraction, target: Target, margin: float = MARGIN) -> Strassen | None:
+    """The product by Strassen's algorithm; None where it hasn't the form for it, or takes longer than `margin` of the direct
+    product's time.
+    """
     terms, lanes = c.inner.extent, target.lanes(c.dtype.bytes)
     if not isinstance(terms, int) or terms % (2 * lanes) or not _is_plain(c):
         return None
@@ -105,7 +107,7 @@ def plan(c: Contraction, target: Target) -> Strassen | None:
         return None
     tile = c.tile_rows, c.width // lanes
     predicted = {r: cycles(r, half, depth, couples, tile, lanes) for r in range(unit, most + 1)}
-    faster = [r for r, (direct, strassen) in predicted.items() if strassen < MARGIN * direct]
+    faster = [r for r, (direct, strassen) in predicted.items() if strassen < margin * direct]
     high = bounds(c.row_count)[1]
     if not faster or (high is not None and high < faster[0]):
         return None

@@ -55,6 +55,7 @@ class Winograd:
             if node.op.name == "conv" and self.is_chosen(node, node.operands[1] in constant, direct_rate):
                 self.replace(graph, node, context)
                 replaced += 1
+        self.choices.tell(context)
         return PassResult(bool(replaced), {"replaced": replaced})
 
     def is_chosen(self, node: Node, prepared: bool, direct_rate: int = 1) -> bool:
@@ -62,7 +63,10 @@ class Winograd:
 
         prepared: its weights are transformed once; direct_rate: how many times f32's rate a direct one runs at.
         """
-        return self.has_form(node) and self.choices.winograd(node, self.is_faster(node, prepared, direct_rate))
+        if not self.has_form(node):
+            return False
+        predicted = int(self.is_faster(node, prepared, direct_rate))
+        return bool(self.choices.choose(node, "winograd", (predicted, 1 - predicted)))
 
     def has_form(self, node: Node) -> bool:
         """Whether the algorithm can compute a convolution."""
