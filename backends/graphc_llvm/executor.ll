@@ -1,11 +1,11 @@
 ; The program walker: a program is a table of steps, which executor.py describes and fills in.
 
-; kernel, slots, dims, slot count, n, scratch bytes, threads, whether to wake sleeping ones, loop, where the range begins
+; kernel, slots, dims, slot count, n, scratch bytes, threads, whether to wake sleeping ones, loop, where the range begins.
+; A loop's threads are those that share its short steps; a loop in a loop doesn't wake them.
 %Step = type { ptr, ptr, ptr, i64, i64, i64, i32, i32, ptr, i64 }
 %Slot = type { i64, i64 }                                ; index of a base address, offset in bytes
-; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be,
-; threads to wake for its short steps
-%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64, i64, i64, i64, i64, i64 }
+; steps, count, trips, reverse, slices, count, copies, count, whether there is a condition, its base and offset, what it must be
+%Loop = type { ptr, i64, i64, i64, ptr, i64, ptr, i64, i64, i64, i64, i64 }
 %Slice = type { i64, i64, i64, i64 }                     ; base that is set, base it is computed from, offset, stride
 %Copy = type { i64, i64, i64, i64, i64 }                 ; target base and offset, source base and offset, bytes
 %Time = type { i64, i64 }
@@ -86,6 +86,11 @@ dispatch:
   %is_loop = icmp ne ptr %loop, null
   br i1 %is_loop, label %iterate, label %plain
 iterate:
+  br i1 %wake, label %gather, label %repeat
+gather:
+  call void @call_workers(i64 %threads)
+  br label %repeat
+repeat:
   %loop_status = call i32 @run_loop(ptr %bases, ptr %loop, ptr %scratch)
   br label %check
 plain:
@@ -101,7 +106,7 @@ launch:
   %launch_status = call i32 @share(ptr %kernel, ptr %pointers, ptr %dims, ptr %scratch, i64 %bytes, i64 %from, i64 %n, i64 %threads, i1 %wake)
   br label %check
 check:
-  %status = phi i32 [ %loop_status, %iterate ], [ 0, %copy ], [ %launch_status, %launch ]
+  %status = phi i32 [ %loop_status, %repeat ], [ 0, %copy ], [ %launch_status, %launch ]
   br i1 %timed, label %add, label %judge
 add:
   %ended = call i64 @nanoseconds()
@@ -153,20 +158,12 @@ entry:
   %expected_field = getelementptr %Loop, ptr %loop, i32 0, i32 11
   %expected_flag = load i64, ptr %expected_field
   %expected = icmp ne i64 %expected_flag, 0
-  %threads_field = getelementptr %Loop, ptr %loop, i32 0, i32 12
-  %threads = load i64, ptr %threads_field
   %last = sub i64 %trips, 1
   %backwards = icmp ne i64 %reverse, 0
   %some = icmp sgt i64 %trips, 0
-  br i1 %some, label %prepare, label %done
-prepare:
-  %shared = icmp sgt i64 %threads, 1
-  br i1 %shared, label %call, label %trip
-call:
-  call void @call_workers(i64 %threads)
-  br label %trip
+  br i1 %some, label %trip, label %done
 trip:
-  %i = phi i64 [ 0, %prepare ], [ 0, %call ], [ %i_next, %next ]
+  %i = phi i64 [ 0, %entry ], [ %i_next, %next ]
   br i1 %conditional, label %ask, label %go
 ask:
   %condition_at = call ptr @address(ptr %bases, i64 %condition, i64 %condition_offset)

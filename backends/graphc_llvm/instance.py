@@ -69,7 +69,6 @@ class _Loop(ctypes.Structure):
         ("condition_base", ctypes.c_int64),
         ("condition_offset", ctypes.c_int64),
         ("expected", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
     ]
 
 
@@ -140,11 +139,12 @@ class Instance:
                 self.fill_move(record, part)
             else:
                 self.fill(record, self.program.steps[number], 1, part)
+                record.wake = record.threads > 1
         self._kept.append(table)
         return table, [number for number, _ in order]
 
-    def steps(self, steps: Sequence[Step], trips: int = 1) -> Any:
-        """The native table of steps that are run `trips` times."""
+    def steps(self, steps: Sequence[Step], trips: int) -> Any:
+        """The native table of the steps of a loop, which are run `trips` times."""
         table = (_Step * max(len(steps), 1))()
         for record, step in zip(table, steps, strict=False):
             self.fill(record, step, trips)
@@ -159,7 +159,8 @@ class Instance:
     def fill(self, record: _Step, step: Step, trips: int, part: Part | None = None) -> None:
         """Fills in a step that is run `trips` times, or a part of it."""
         if isinstance(step, LoopStep):
-            record.loop = ctypes.addressof(self.loop(step, trips))
+            loop, record.threads = self.loop(step, trips)
+            record.loop = ctypes.addressof(loop)
             return
         if isinstance(step, CopyStep):
             record.n = self.at(step.bytes)
@@ -186,10 +187,11 @@ class Instance:
         chosen = self.chosen_threads[step.kernel] if self.chosen_threads and trips == 1 else 0
         worth = chosen or int(min(waking, seconds / _WORTH_SHARING))
         record.threads = max(1, min(self.threads, end - begin, worth))
-        record.wake = chosen > 1 or seconds >= record.threads * _WORTH_WAKING
+        record.wake = seconds >= record.threads * _WORTH_WAKING
         self.scratch_bytes = max(self.scratch_bytes, scratch * record.threads)
 
-    def loop(self, step: LoopStep, outer: int) -> _Loop:
+    def loop(self, step: LoopStep, outer: int) -> tuple[_Loop, int]:
+        """A loop that is run `outer` times, and the number of threads that share steps in it which are too short to wake them."""
         trips = self.at(step.trips)
         # Where a condition ends it, one trip is counted, since nobody knows.
         table = self.steps(step.steps, outer if step.condition is not None else outer * trips)
@@ -207,10 +209,9 @@ class Instance:
             step.condition is not None,
             *(self.slot(step.condition) if step.condition is not None else (0, 0)),
             step.expected,
-            max((r.threads for r in table if not r.wake), default=1),
         )
         self._kept.append(loop)
-        return loop
+        return loop, max((r.threads for r in table if not r.wake), default=1)
 
     def slot(self, place: Location, shift: int = 0) -> tuple[int, int]:
         return place.base, (0 if place.buffer is None else self.offsets[place.buffer] - shift)

@@ -14,7 +14,7 @@ from graphc.errors import NumericError
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import bool_, f32, i64
+from graphc.ir.types import f32, i64
 from graphc.lowering.program import LoopStep
 from graphc_llvm import instance
 from graphc_llvm.instance import Instance, _Loop, _Step
@@ -120,7 +120,7 @@ def shared_steps(made: Instance) -> list[tuple[int, bool]]:
             if isinstance(step, LoopStep):
                 loop = _Loop.from_address(record.loop)
                 inner = (_Step * loop.step_count).from_address(loop.steps)
-                found.extend((r.threads, bool(r.wake)) for r in inner if r.threads > 1)
+                found.extend((r.threads, bool(r.wake)) for r in inner if r.threads > 1 and not r.loop)
                 look(step.steps, inner)
 
     look(made.program.steps, made.table)
