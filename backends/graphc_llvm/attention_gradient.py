@@ -62,8 +62,8 @@ class FuseAttentionGradient:
         attention = backward.attention
         if plan_kernel(graph, attention, self.target, context.numerics, rows=True) is None:
             raise _Refused("the attention itself has no kernel")
-        for views in (True, False):
-            fusion = _Body(graph, backward, views)
+        for before, after in ((True, True), (False, True), (False, False)):
+            fusion = _Body(graph, backward, before, after)
             if fusion.comes_late():
                 raise _Refused("its operands are computed after the first of its results")
             if find_gradient(fusion.body, self.target) is not None:
@@ -178,10 +178,13 @@ def _is_total(total: Node, slopes: Node, weights: Value) -> bool:
 
 
 class _Body:
-    """The fusion's body, and what its inputs are in the graph; views: whether views of operands and results are taken in."""
+    """The fusion's body, and what its inputs are in the graph; before, after: whether views of operands, of results are taken in.
 
-    def __init__(self, graph: Graph, backward: Backward, views: bool) -> None:
-        self.graph, self.backward, self.views = graph, backward, views
+    results: what the fusion returns, by what it stands for, and the order of axes that makes that of it.
+    """
+
+    def __init__(self, graph: Graph, backward: Backward, before: bool, after: bool) -> None:
+        self.graph, self.backward, self.views = graph, backward, before
         self.body = Graph("body")
         self.b = Builder(self.body)
         self.values: dict[Value, Value] = {}
@@ -203,16 +206,19 @@ class _Body:
         for n in backward.elementwise:
             if n in needed:
                 self.copy(n)
-        self.results: list[Value] = []
+        self.results: list[tuple[Value, Sequence[int]]] = []
         outputs = []
         for n in backward.sums:
-            value = self.sum(n)
-            after = views_after(n.result, ("reshape", "transpose")) if views else []
-            self.values[n.result] = value
-            for view in after:
+            product, permutation = self.sum(n)
+            views = views_after(n.result, ("reshape", "transpose")) if after else []
+            if after:
+                product = self.b.transpose(product, permutation)
+                permutation = range(views[-1].result.type.rank if views else product.type.rank)
+            self.values[n.result] = product
+            for view in views:
                 self.copy(view)
-            self.results.append(after[-1].result if after else n.result)
-            outputs.append(self.values[self.results[-1]])
+            self.results.append((views[-1].result if views else n.result, permutation))
+            outputs.append(self.values[self.results[-1][0]])
         self.body.set_outputs(outputs)
         with_guards(self.body)
 
@@ -250,8 +256,8 @@ class _Body:
                 self.inputs.append(v)
         return self.values[v]
 
-    def sum(self, node: Node) -> Value:
-        """One of the sums: the product of a tile and an operand, [batch, row, column], and then as the node has it."""
+    def sum(self, node: Node) -> tuple[Value, Sequence[int]]:
+        """A sum as the product of a tile and an operand, [batch, row, column]; and the order that the node's axes have."""
         known = {self.backward.attention.softmax.value, *(n.result for n in self.backward.elementwise)}
         places = [i for i, v in enumerate(node.operands) if v in known]
         if len(places) != 1:
@@ -268,7 +274,7 @@ class _Body:
             lhs_batch=tuple(range(rank - 2)), rhs_batch=tuple(pairs[i] for i in range(rank - 2)),
             lhs_contract=contract, rhs_contract=node[f"{other}_contract"],
         )  # fmt: skip
-        return self.b.transpose(product, [*batch, *((rank - 2, rank - 1) if tile == 0 else (rank - 1, rank - 2))])
+        return product, [*batch, *((rank - 2, rank - 1) if tile == 0 else (rank - 1, rank - 2))]
 
     def replace(self, context: PassContext) -> None:
         """Puts the fusion into the graph, in the place of all that it computes."""
@@ -284,10 +290,10 @@ class _Body:
             known.update(dict.fromkeys(self.totals, total))
         operands = [known[i] if v is None else v for i, v in zip(self.body.inputs, self.inputs, strict=True)]
         fusion = b.ops("fusion", *operands, body=self.body, kind="tile")
-        for old, new in zip(self.results, fusion, strict=True):
-            context.replace(graph, old, new)
+        for (old, permutation), new in zip(self.results, fusion, strict=True):
+            context.replace(graph, old, b.transpose(new, permutation))
         gone = {backward.slopes, *backward.totals, *backward.elementwise, *backward.sums}
-        gone |= {v.producer for v in self.results if v.producer is not None}
+        gone |= {v.producer for v, _ in self.results if v.producer is not None}
         for node in reversed(graph.nodes):
             if (node in gone or node.op.name in VIEWS) and not any(v.uses for v in node.results):
                 graph.erase(node)

@@ -183,7 +183,7 @@ def test_work_on_scores_and_grouped_heads() -> None:
     """Scores squashed by tanh, whose slope is computed again, and three query heads that share a key head."""
     b = Builder()
     q, dy = (b.input(n, f32, (2, 6, 29, 8)) for n in ("q", "dy"))
-    k, v = (b.input(n, f32, (2, 2, 21, 8)) for n in "kv")
+    k, v = (b.transpose(b.input(n, f32, (2, 21, 2, 8)), (0, 2, 1, 3)) for n in "kv")
     shared = [b.reshape(b.broadcast(x, (2, 2, 3, 21, 8), (0, 1, 3, 4)), (2, 6, 21, 8)) for x in (k, v)]
     scores = b.op("dot", q, shared[0], lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(3,))
     weights = b.op("softmax", b.op("tanh", scores), axis=3)
@@ -193,7 +193,7 @@ def test_work_on_scores_and_grouped_heads() -> None:
     executable = graphc.compile(gradients(graph))
     assert names(executable).count("attention_gradient") == 1
     leaves = [torch.from_numpy(x).double().requires_grad_() for x in (inputs[0], inputs[2], inputs[3])]
-    kt, vt = (x.repeat_interleave(3, 1) for x in leaves[1:])
+    kt, vt = (x.transpose(1, 2).repeat_interleave(3, 1) for x in leaves[1:])
     yt = torch.softmax(torch.tanh(leaves[0] @ kt.mT), -1) @ vt
     (yt * torch.from_numpy(inputs[1])).sum().backward()
     for seen, x in zip(executable(*inputs)[1:], leaves, strict=True):
