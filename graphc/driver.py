@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from graphc import plugins
+from graphc.arguments import Expected, as_arrays
 from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Segment, Verify
-from graphc.errors import GraphcError, PluginError
+from graphc.errors import GraphcError, PluginError, ShapeError
 from graphc.executable import Executable
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.ir.text import operators_of, print_structure, weights_of
 from graphc.ir.verifier import verify as verify_graph
 from graphc.ops import core_operators
@@ -31,17 +32,16 @@ def import_model(
 ) -> Graph:
     """The graph of a model: a path, a framework's object, or a Graph (verified and returned as it is).
 
-    `dynamic` makes input axes symbolic: {"input": {0: Dim("batch", 1, 64)}}. Raises ModelError or UnsupportedOpError.
+    `dynamic` makes input axes symbolic: {"input": {0: Dim("batch", 1, 64)}}; a Graph has the dims that it has. Raises
+    ModelError or UnsupportedOpError.
     """
+    check_dynamic(dynamic)
     if isinstance(model, Graph):
+        _check_own_dims(dynamic)
+        if example_inputs is not None:
+            check_examples(model.inputs, example_inputs)
         verify_graph(model)
         return model
-    if dynamic is not None and not (
-        isinstance(dynamic, Mapping) and all(isinstance(a, Mapping) for a in dynamic.values())
-    ):
-        raise GraphcError(
-            "dynamic= isn't of its form", seen=repr(dynamic), expected='{"input": {0: graphc.Dim("batch", 1, 64)}}'
-        )
     frontend = cast(Frontend, plugins.find(plugins.FRONTENDS, plugins.frontend_for(model)))
     graph = frontend.import_model(model, example_inputs=example_inputs, dynamic=dynamic)
     verify_graph(graph)
@@ -56,12 +56,13 @@ def import_training(
 ) -> Trainable:
     """The model as a function of data, parameters and state; a Graph's float weights are its parameters.
 
-    Raises ModelError or UnsupportedOpError, and GraphcError where the model's frontend imports for inference alone.
+    Raises ModelError or UnsupportedOpError, and GraphcError where the model's frontend imports for inference alone, and
+    where `dynamic` is given with a Graph, which has the dims that it has.
     """
-    if isinstance(model, Trainable):
-        trainable = model
-    elif isinstance(model, Graph):
-        trainable = trainable_graph(model)
+    check_dynamic(dynamic)
+    if isinstance(model, Trainable | Graph):
+        _check_own_dims(dynamic)
+        trainable = model if isinstance(model, Trainable) else trainable_graph(model)
     else:
         name = plugins.frontend_for(model)
         frontend = cast(Frontend, plugins.find(plugins.FRONTENDS, name))
@@ -69,7 +70,36 @@ def import_training(
             raise GraphcError(f"the frontend {name!r} imports models for inference alone", seen=type(model).__name__)
         trainable = frontend.import_training(model, example_inputs=example_inputs, dynamic=dynamic)
     verify_graph(trainable.graph)
+    if isinstance(model, Trainable | Graph) and example_inputs is not None:
+        check_examples(trainable.data_inputs, example_inputs)
     return trainable
+
+
+def check_dynamic(dynamic: Any) -> None:
+    """Raises GraphcError where `dynamic` isn't of the form that it has everywhere."""
+    if dynamic is None or (isinstance(dynamic, Mapping) and all(isinstance(a, Mapping) for a in dynamic.values())):
+        return
+    expected = '{"input": {0: graphc.Dim("batch", 1, 64)}}'
+    raise GraphcError("dynamic= isn't of its form", seen=repr(dynamic), expected=expected)
+
+
+def _check_own_dims(dynamic: Mapping[str, Mapping[int, Any]] | None) -> None:
+    """Raises GraphcError where `dynamic` asks for dims that a graph doesn't have."""
+    if dynamic:
+        hint = "declare it where the graph is built: b.input(name, f32, (graphc.Dim(\"batch\"), 10))"
+        raise GraphcError("a graph's dims are its own", seen=f"dynamic={dynamic!r}", expected="no dynamic=", hint=hint)
+
+
+def check_examples(inputs: Sequence[Value], examples: Sequence[Any] | Mapping[str, Any]) -> None:
+    """Raises ShapeError unless there is an example for each input of a graph, of its type where it is an array."""
+    names = ", ".join(v.name for v in inputs)
+    if isinstance(examples, Mapping):
+        if set(examples) != {v.name for v in inputs}:
+            raise ShapeError("example inputs aren't those of the graph", seen=", ".join(map(str, examples)), expected=names)
+        examples = [examples[v.name] for v in inputs]
+    if len(examples) != len(inputs):
+        raise ShapeError("example inputs aren't as many as the graph's", seen=len(examples), expected=f"{len(inputs)} ({names})")
+    as_arrays(examples, [Expected(v.name, v.type) for v in inputs])
 
 
 def run_passes(
@@ -153,7 +183,7 @@ def compile_graph(
     uninstalled = {b.name: b for b in given}
     backends = [uninstalled[n] if n in uninstalled else installed_backend(n) for n in names]
     if options.tune and not any(getattr(b, "tunes", False) for b in backends):
-        raise GraphcError("the backend has nothing to tune", seen=", ".join(names), hint='compile with backend="llvm"')
+        raise GraphcError("the backend has nothing to tune", seen=", ".join(names), hint="the backends llvm and triton take one")
     report = CompileReport(given_passes=passes is not None)
     if len(backends) == 1:
         return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)
@@ -203,7 +233,7 @@ def _compile_part(
             f"the {backend.name} backend computes in f32 here", seen=f'precision="{options.precision}"', hint=hint
         )
     if options.memory_budget is not None and not any(p.name == "rematerialize" for p in pipeline):
-        raise GraphcError(f"the {backend.name} backend takes no memory budget", hint='compile with backend="llvm"')
+        raise GraphcError(f"the {backend.name} backend takes no memory budget", hint="the backends llvm and triton take one")
     PassManager(pipeline, verify=options.verify).run(optimized, context)
     report.seconds["passes"] = time.perf_counter() - start
     start = time.perf_counter()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from graphc.errors import GraphcError, ShapeError
+from graphc.errors import ShapeError
 from graphc.ir.symbolic import product
 from graphc.ops.random import dropout
+from graphc.training.hyperparameters import SHARE, check_value
 from graphc_nn.initializers import Initializer, Normal, Scaled, Zeros, lecun
 from graphc_nn.module import Module, Parameter
 from graphc_nn.tensor import Tensor
@@ -69,8 +70,7 @@ class Dropout(Module):
     """In training, zeros with probability `rate`, and the rest divided by 1 - rate; else the input itself."""
 
     def __init__(self, rate: float = 0.5) -> None:
-        if not 0 <= rate <= 1:
-            raise GraphcError("a dropout rate is a probability", seen=rate)
+        check_value("Dropout: rate", rate, SHARE)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.errors import GraphcError
 from graphc.ir.types import DType, f32
+from graphc.training.hyperparameters import SEED, check_value
 from graphc_nn.initializers import Initializer, Zeros
 from graphc_nn.tensor import Tensor
 
@@ -70,6 +71,7 @@ class Module:
 
     def initialize(self, seed: int = 0) -> Self:
         """Gives every parameter and state its first value, a function of the seed and of its name; itself."""
+        check_value("seed", seed, SEED)
         for name, held in self.held():
             held.array = held.first(name, seed)
         return self

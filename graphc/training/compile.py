@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from graphc.backend import Backend, CompileOptions, Numerics, Precision, Verify
-from graphc.driver import compile_graph, import_training
+from graphc.driver import check_dynamic, compile_graph, import_training
 from graphc.errors import GraphcError, ShapeError
 from graphc.ir.symbolic import Dim, Expr
 from graphc.ir.types import TensorType, dtype_of
 from graphc.ir.verifier import verify as verify_graph
 from graphc.training.build import build_step
 from graphc.training.entries import entries_of
-from graphc.training.losses import LOSSES
+from graphc.training.hyperparameters import COUNT, SEED, Optional, check_value
+from graphc.training.losses import loss_of
 from graphc.training.losses.loss import Loss
 from graphc.training.optimizers.optimizer import Optimizer
 from graphc.training.recipe import Group, Metric, Penalty, Recipe
@@ -72,9 +73,19 @@ def compile_training(
     The rest is as in `graphc.compile`. Raises GraphcError and its kinds: ModelError, UnsupportedOpError with the layers that
     can't be trained, ShapeError where loss and model don't fit.
     """
-    chosen = _loss(loss)
-    if isinstance(frozen, str):  # whose letters would be patterns
-        raise GraphcError("frozen is a list of patterns", seen=repr(frozen))
+    chosen = loss_of(loss)
+    for what, listed in (("frozen", frozen), ("groups", groups)):
+        if isinstance(listed, str) or not isinstance(listed, Iterable):  # a text's letters would be patterns
+            raise GraphcError(f"{what} is a list", seen=repr(listed))
+    check_dynamic(dynamic)
+    if not isinstance(example_inputs, list | tuple):
+        expected = "a tuple: the model's inputs, then the loss's targets"
+        raise GraphcError("no example inputs", seen=type(example_inputs).__name__, expected=expected)
+    if not isinstance(backend, str) and not (hasattr(backend, "name") and hasattr(backend, "compile")):
+        expected = "an installed backend's name, or a backend: a step is one program of one"
+        raise GraphcError("this is no backend of a training step", seen=repr(backend), expected=expected)
+    check_value("seed", seed, SEED)
+    check_value("memory_budget", memory_budget, Optional(COUNT))
     if loss_scale is None and precision == "f16":
         loss_scale = "dynamic"
     recipe = Recipe(
@@ -88,6 +99,9 @@ def compile_training(
     axes = dict(dynamic or {})
     of_targets = [axes.pop(f"target{i}", {}) for i in range(count)]
     trainable = import_training(model, example_inputs=inputs, dynamic=axes or None)
+    if trainable.data != len(inputs) and all(hasattr(x, "shape") for x in inputs):  # what is nested, a frontend takes apart
+        expected = f"{trainable.data} ({', '.join(v.name for v in trainable.data_inputs)}), then {count} targets"
+        raise ShapeError("example inputs aren't as many as the model's", seen=len(inputs), expected=expected)
     arrays = [_target(f"target{i}", t) for i, t in enumerate(targets)]
     types = [_target_type(t, own, inputs, trainable) for t, own in zip(arrays, of_targets, strict=True)]
     options = CompileOptions(
@@ -102,15 +116,6 @@ def compile_training(
         given = () if isinstance(backend, str) else (backend,)
         programs.append((step, compile_graph(step.graph, options, given=given)))
     return TrainingStep(trainable, recipe, entries, programs)
-
-
-def _loss(loss: str | Loss | None) -> Loss | None:
-    if not isinstance(loss, str):
-        return loss
-    if loss not in LOSSES:
-        raise GraphcError("there is no such loss", seen=loss, expected=", ".join(sorted(LOSSES)))
-    make: Callable[[], Loss] = LOSSES[loss]
-    return make()
 
 
 def _target(name: str, example: Any) -> np.ndarray:

@@ -16,8 +16,9 @@ from graphc.errors import GraphcError
 from graphc.executable import Executable
 from graphc.ir.builder import Builder
 from graphc.ir.types import TensorType, dtype_of
+from graphc.training.hyperparameters import COUNT, NOT_NEGATIVE, POSITIVE, check
 from graphc.training.line_search import Point, strong_wolfe
-from graphc.training.losses import LOSSES
+from graphc.training.losses import LOSSES, loss_of
 from graphc.training.losses.loss import Loss
 from graphc.training.recipe import Penalty
 from graphc.training.trainable import Trainable
@@ -53,6 +54,12 @@ class LBFGS:
     tolerance_grad: float = 1e-7
     tolerance_change: float = 1e-9
     history_size: int = 10
+
+    def __post_init__(self) -> None:
+        check(
+            self, rate=POSITIVE, max_iter=COUNT, max_eval=COUNT, tolerance_grad=NOT_NEGATIVE, tolerance_change=NOT_NEGATIVE,
+            history_size=COUNT,
+        )  # fmt: skip
 
     def minimize(self, function: Function, start: np.ndarray) -> Minimum:
         """The minimum of a function (f64) from a point. Raises GraphcError where the value there isn't finite."""
@@ -150,8 +157,12 @@ def fit_lbfgs(
 
     Raises GraphcError for models with randomness or running state: L-BFGS compares values, so they must be a function.
     """
-    chosen = LOSSES[loss]() if isinstance(loss, str) else loss
+    chosen = loss_of(loss)
+    if chosen is None:
+        raise GraphcError("L-BFGS needs a loss", expected=", ".join(sorted(LOSSES)))
     count = len(batch) - chosen.targets
+    if count < 0:
+        raise GraphcError("the batch lacks the loss's targets", seen=len(batch), expected=f"at least {chosen.targets}")
     trainable = import_training(model, example_inputs=batch[:count])
     if trainable.random or trainable.state:
         what = "randomness" if trainable.random else f"state ({', '.join(trainable.state)})"

@@ -9,6 +9,7 @@ from typing import Literal
 from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
+from graphc.training.hyperparameters import COUNT, POSITIVE, Number, Optional, check
 from graphc.training.losses.loss import Loss
 from graphc.training.optimizers.optimizer import Optimizer
 
@@ -48,30 +49,32 @@ class Recipe:
     loss_scale: float | Literal["dynamic"] | None = None
 
     def __post_init__(self) -> None:
+        for pattern in self.frozen:
+            if not isinstance(pattern, str):
+                raise GraphcError("frozen is a list of patterns", seen=repr(pattern), expected='names as "layers.0.*"')
         for group in self.groups:
             if not isinstance(group, Group):
                 raise GraphcError("no such group", seen=repr(group), expected='graphc.Group(("*.bias",), optimizer)')
         for optimizer in self.optimizers:
             if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):
                 raise GraphcError("no such optimizer", seen=repr(optimizer), expected="a value, as graphc.Adam(1e-3)")
-        if isinstance(self.loss, type) or not (self.loss is None or callable(self.loss)):
-            raise GraphcError("no such loss", seen=repr(self.loss), expected="a name, a value as MSE(), or None")
         if self.penalty is not None and not callable(self.penalty):
             raise GraphcError("a penalty is a function", seen=repr(self.penalty), expected="one as L2(0.01)")
         if not isinstance(self.metrics, Mapping):
             raise GraphcError(
-                "metrics are functions by name", seen=repr(self.metrics), hint='graphc.Trainer takes names as "accuracy"'
+                "metrics are functions by name",
+                seen=repr(self.metrics),
+                hint='graphc.Trainer takes names as "accuracy"',
             )
-        for name in ("clip_norm", "clip_value"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise GraphcError(f"{name} must be above 0", seen=limit)
-        if not (isinstance(self.accumulate, int) and self.accumulate >= 1):
-            raise GraphcError("accumulate is a number of batches", seen=repr(self.accumulate), expected="1 or more")
-        if self.average is not None and not 0 < self.average < 1:
-            raise GraphcError("average is the decay of a moving average", seen=self.average, expected="between 0 and 1")
+        for name, metric in self.metrics.items():
+            if not callable(metric):
+                raise GraphcError(f"the metric {name} is no function", seen=repr(metric), expected="one that emits a number")
+        check(
+            self, clip_norm=Optional(POSITIVE), clip_value=Optional(POSITIVE), accumulate=COUNT,
+            average=Optional(Number(0, 1, inside=True)),
+        )  # fmt: skip
         scale = self.loss_scale
-        if scale is not None and scale != "dynamic" and not (isinstance(scale, int | float) and scale > 0):
+        if scale is not None and scale != "dynamic" and not POSITIVE.fits(scale):
             raise GraphcError("no such loss scale", seen=repr(scale), expected='a number above 0, "dynamic" or None')
 
     @property

@@ -8,13 +8,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from graphc.training.hyperparameters import (
+    ANY,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SHARE,
+    WHOLE,
+    Each,
+    OneOf,
+    check,
+    check_value,
+)
+
 Schedule = Callable[[int], float]
 """From the number of steps (or epochs, as its user counts) already taken, from 0, to the learning rate."""
 
 
 def rate_at(rate: float | Schedule, step: int) -> float:
-    """The learning rate after that many steps; a number is the same at each."""
-    return rate(step) if callable(rate) else rate
+    """The learning rate after that many steps; a number is the same at each. Raises GraphcError where a schedule gives none."""
+    found = rate(step) if callable(rate) else rate
+    check_value(f"the learning rate of step {step}", found, ANY)
+    return float(found)
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,9 @@ class StepDecay:
     rate: float
     step_size: int
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, step_size=COUNT, gamma=NOT_NEGATIVE)
 
     def __call__(self, step: int) -> float:
         return float(self.rate * self.gamma ** (step // self.step_size))
@@ -37,6 +56,9 @@ class MultiStep:
     milestones: tuple[int, ...]
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, milestones=Each(WHOLE), gamma=NOT_NEGATIVE)
+
     def __call__(self, step: int) -> float:
         return float(self.rate * self.gamma ** bisect_right(self.milestones, step))
 
@@ -47,6 +69,9 @@ class Exponential:
 
     rate: float
     gamma: float
+
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, gamma=NOT_NEGATIVE)
 
     def __call__(self, step: int) -> float:
         return float(self.rate * self.gamma**step)
@@ -63,6 +88,9 @@ class Cosine:
     steps: int
     minimum: float = 0.0
 
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, steps=COUNT, minimum=NOT_NEGATIVE)
+
     def __call__(self, step: int) -> float:
         return _cosine(self.rate, self.minimum, min(step / self.steps, 1.0))
 
@@ -78,6 +106,9 @@ class CosineRestarts:
     period: int
     multiply: int = 1
     minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, period=COUNT, multiply=COUNT, minimum=NOT_NEGATIVE)
 
     def __call__(self, step: int) -> float:
         period = self.period
@@ -103,12 +134,18 @@ class OneCycle:
     final_div_factor: float = 1e4
     anneal: Literal["cos", "linear"] = "cos"
 
+    def __post_init__(self) -> None:
+        check(
+            self, rate=NOT_NEGATIVE, steps=COUNT, pct_start=SHARE, div_factor=POSITIVE, final_div_factor=POSITIVE,
+            anneal=OneOf(("cos", "linear")),
+        )  # fmt: skip
+
     def __call__(self, step: int) -> float:
         first, top = self.rate / self.div_factor, self.pct_start * self.steps - 1
         step = min(step, self.steps - 1)
         between = _cosine if self.anneal == "cos" else _linear
         if step <= top:
-            return between(first, self.rate, step / top)
+            return between(first, self.rate, step / top if top else 1.0)
         return between(self.rate, first / self.final_div_factor, (step - top) / (self.steps - 1 - top))
 
 
@@ -119,6 +156,9 @@ class Polynomial:
     rate: float
     steps: int
     power: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self, rate=NOT_NEGATIVE, steps=COUNT, power=NOT_NEGATIVE)
 
     def __call__(self, step: int) -> float:
         return float(self.rate * (1 - min(step, self.steps) / self.steps) ** self.power)
@@ -134,6 +174,9 @@ class WarmUp:
     after: float | Schedule
     steps: int
     start: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self, after=RATE, steps=WHOLE, start=NOT_NEGATIVE)
 
     def __call__(self, step: int) -> float:
         if step >= self.steps:
@@ -161,6 +204,12 @@ class Plateau:
     best: float | None = None
     bad: int = 0
     cooling: int = 0
+
+    def __post_init__(self) -> None:
+        check(
+            self, rate=NOT_NEGATIVE, factor=SHARE, patience=WHOLE, mode=OneOf(("min", "max")), threshold=NOT_NEGATIVE,
+            threshold_mode=OneOf(("rel", "abs")), cooldown=WHOLE, minimum=NOT_NEGATIVE,
+        )  # fmt: skip
 
     def __call__(self, step: int) -> float:
         return self.rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,19 +16,22 @@ import numpy as np
 
 from graphc.driver import import_training
 from graphc.errors import GraphcError, ShapeError
+from graphc.ir.graph import Graph
 from graphc.ir.symbolic import symbol
 from graphc.training.callbacks import Callback, Checkpoint, Logs, ProgressBar
 from graphc.training.compile import compile_training
 from graphc.training.data import Batch, Source, prefetched, rows_of, source_of
 from graphc.training.evaluation import Forward, Scores
+from graphc.training.hyperparameters import COUNT, SEED, WHOLE, check_value
 from graphc.training.interruption import Interrupted, Interruption, deferred_interrupt
-from graphc.training.losses import LOSSES, Loss
+from graphc.training.losses import Loss, loss_of
 from graphc.training.metrics import Metric, metrics_of
 from graphc.training.nonfinite import Rewind, nonfinite_loss
 from graphc.training.optimizers import Optimizer
 from graphc.training.progress import Progress, add_sums
 from graphc.training.saving import load_training, save_training
 from graphc.training.step import TrainingStep
+from graphc.training.trainable import Trainable
 
 
 class Trainer:
@@ -56,9 +60,8 @@ class Trainer:
         progress: bool = True,
         **options: Any,
     ) -> None:
-        if isinstance(loss, str) and loss not in LOSSES:
-            raise GraphcError("there is no such loss", seen=loss, expected=", ".join(sorted(LOSSES)))
-        self.loss: Loss | None = LOSSES[loss]() if isinstance(loss, str) else loss
+        check_value("seed", seed, SEED)
+        self.loss = loss_of(loss)
         self.metrics = metrics_of(metrics)
         self.seed = seed
         self.progress = Progress()
@@ -68,6 +71,12 @@ class Trainer:
         """How many epochs the current or last `fit` goes to."""
         self.epoch_batches: int | None = None
         """How many batches an epoch has, where that is known."""
+        for callback in callbacks if isinstance(callbacks, Sequence) else (callbacks,):
+            if not isinstance(callback, Callback):
+                raise GraphcError("no such callback", seen=repr(callback), expected="a list of values, as EarlyStopping()")
+        unknown = sorted(options.keys() - inspect.signature(compile_training).parameters.keys())
+        if unknown:
+            raise GraphcError("there is no such option", seen=", ".join(unknown), hint="see graphc.compile_training")
         shown: list[Callback] = [ProgressBar()] if progress else []
         self.callbacks = sorted([*shown, *callbacks], key=lambda c: isinstance(c, Checkpoint))
         self._model, self._optimizer, self._dynamic, self._options = model, optimizer, dynamic, options
@@ -113,6 +122,8 @@ class Trainer:
         Raises NumericError naming the first layer where a loss isn't finite; all is as before that batch then. What the data
         raise comes through. In both cases checkpoints are written first.
         """
+        check_value("epochs", epochs, WHOLE)
+        check_value("batch_size", batch_size, COUNT)
         self._batch_size = batch_size
         source = source_of(data, batch_size, shuffle=shuffle, seed=self.seed, drop_last=drop_last)
         held_out = None if validation is None else self._in_order(validation, batch_size)
@@ -186,7 +197,9 @@ class Trainer:
             raise ShapeError("batches lack the loss's targets", seen=f"{len(example)} arrays")
         dynamic = self._dynamic
         if isinstance(dynamic, bool) or dynamic is None:
-            dynamic = self._first_axes(example[:count]) if dynamic or (dynamic is None and uneven) else None
+            has_own = isinstance(self._model, Graph | Trainable)  # which compile_training tells of, where they were asked for
+            wanted = dynamic or (dynamic is None and uneven and not has_own)
+            dynamic = self._first_axes(example[:count]) if wanted else None
         self._step = compile_training(
             self._model, loss=self.loss, optimizer=self._optimizer, example_inputs=example, dynamic=dynamic, seed=self.seed,
             metrics={m.name: m.sums for m in self.metrics}, **self._options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from graphc.errors import GraphcError
 from graphc.training.losses.binary import KL, BinaryCrossEntropy, BinaryCrossEntropyWithLogits
 from graphc.training.losses.classes import NLL, CrossEntropy, Focal, Hinge
 from graphc.training.losses.ctc import CTC
@@ -29,7 +30,18 @@ LOSSES: Mapping[str, Callable[[], Loss]] = {
 }
 """Losses with their defaults, by name."""
 
+
+def loss_of(loss: str | Loss | None) -> Loss | None:
+    """The loss of that name, or what is given. Raises GraphcError for an unknown name, and for what is no loss."""
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise GraphcError("there is no such loss", seen=loss, expected=", ".join(sorted(LOSSES)))
+        return LOSSES[loss]()
+    if isinstance(loss, type) or not (loss is None or (callable(loss) and isinstance(getattr(loss, "targets", None), int))):
+        raise GraphcError("no such loss", seen=repr(loss), expected="a name, a value as graphc.training.losses.MSE(), or None")
+    return loss
+
 __all__ = [
     "CTC", "KL", "LOSSES", "MAE", "MSE", "NLL", "RMSE", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits",
-    "CosineEmbedding", "CrossEntropy", "Focal", "Hinge", "Huber", "Loss", "Triplet",
+    "CosineEmbedding", "CrossEntropy", "Focal", "Hinge", "Huber", "Loss", "Triplet", "loss_of",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops.arithmetic import add, count, div, mul, one_minus, sub
+from graphc.training.hyperparameters import NOT_NEGATIVE, REDUCTION, Each, OneOf, check
 from graphc.training.losses.loss import Reduction, check_same, operands, reduced
 
 LOG_FLOOR = -100.0
@@ -29,6 +30,9 @@ class BinaryCrossEntropy:
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        check(self, reduction=REDUCTION)
+
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "binary cross entropy", outputs, targets)
         check_same("binary cross entropy", x, t)
@@ -45,6 +49,10 @@ class BinaryCrossEntropyWithLogits:
     pos_weight: float | tuple[float, ...] = 1.0
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        one = not isinstance(self.pos_weight, tuple | list)
+        check(self, pos_weight=NOT_NEGATIVE if one else Each(NOT_NEGATIVE), reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "binary cross entropy", outputs, targets)
@@ -68,6 +76,9 @@ class KL:
     reduction: Reduction | Literal["batchmean"] = "batchmean"
     log_target: bool = False
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, reduction=OneOf(("mean", "sum", "batchmean")))
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "KL", outputs, targets)

@@ -13,7 +13,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import i32, i64
 from graphc.ops.arithmetic import add, div, mul, one_minus, sub
+from graphc.training.hyperparameters import ANY, NOT_NEGATIVE, REDUCTION, SHARE, Each, Number, Optional, check
 from graphc.training.losses.loss import Reduction, check_same, operands, reduced
+
+WEIGHTS = Optional(Each(NOT_NEGATIVE))
+INDEX = Optional(Number(whole=True))
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,18 @@ class CrossEntropy:
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        check(self, weight=WEIGHTS, label_smoothing=SHARE, ignore_index=INDEX, reduction=REDUCTION)
+
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "cross entropy", outputs, targets)
         axis = class_axis("cross entropy", x)
         y = b.op("log_softmax", x, axis=axis)
         if t.type.dtype.is_float:
             return self._of_probabilities(b, y, t, axis)
-        return _likelihood(b, "cross entropy", y, t, self.weight, self.label_smoothing, self.ignore_index, self.reduction)
+        return _likelihood(
+            b, "cross entropy", y, t, self.weight, self.label_smoothing, self.ignore_index, self.reduction
+        )
 
     def _of_probabilities(self, b: Builder, y: Value, t: Value, axis: int) -> Value:
         check_same("cross entropy", y, t)
@@ -63,6 +72,9 @@ class NLL:
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        check(self, weight=WEIGHTS, ignore_index=INDEX, reduction=REDUCTION)
+
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "NLL", outputs, targets)
         return _likelihood(b, "NLL", x, t, self.weight, 0.0, self.ignore_index, self.reduction)
@@ -80,6 +92,9 @@ class Focal:
     weight: tuple[float, ...] | None = None
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, gamma=NOT_NEGATIVE, weight=WEIGHTS, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "focal", outputs, targets)
@@ -114,6 +129,9 @@ class Hinge:
     weight: tuple[float, ...] | None = None
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, margin=ANY, p=Number(1, 2, whole=True), weight=WEIGHTS, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, t = operands(b, "hinge", outputs, targets)

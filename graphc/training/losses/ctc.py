@@ -13,6 +13,7 @@ from graphc.ir.symbolic import Dim
 from graphc.ir.types import TensorType, bool_, i32, i64
 from graphc.ops.arithmetic import add, div, mul, sub
 from graphc.ops.movement import cut
+from graphc.training.hyperparameters import REDUCTION, WHOLE, check
 from graphc.training.losses.loss import Reduction, operands, reduced
 
 LOG_ZERO = -1e30
@@ -34,6 +35,9 @@ class CTC:
     zero_infinity: bool = False
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        check(self, blank=WHOLE, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, labels, frames, length = operands(b, "CTC", outputs, targets, (1, 3))

@@ -9,6 +9,7 @@ from typing import ClassVar
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops.arithmetic import add, mul, sub
+from graphc.training.hyperparameters import NOT_NEGATIVE, POSITIVE, REDUCTION, check
 from graphc.training.losses.loss import Reduction, check_same, operands, reduced
 
 
@@ -18,6 +19,9 @@ class MSE:
 
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         d = _difference(b, "MSE", outputs, targets)
@@ -31,6 +35,9 @@ class RMSE:
     eps: float = 0.0
     targets: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        check(self, eps=NOT_NEGATIVE)
+
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         d = _difference(b, "RMSE", outputs, targets)
         mean = reduced(b, mul(b, d, d), "mean")
@@ -43,6 +50,9 @@ class MAE:
 
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         return reduced(b, b.op("abs", _difference(b, "MAE", outputs, targets)), self.reduction)
@@ -58,6 +68,9 @@ class Huber:
     delta: float = 1.0
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, delta=POSITIVE, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         d = b.op("abs", _difference(b, "Huber", outputs, targets))

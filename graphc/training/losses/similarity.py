@@ -10,6 +10,7 @@ from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops.arithmetic import add, div, mul, one_minus, sub
+from graphc.training.hyperparameters import ANY, NOT_NEGATIVE, REDUCTION, check
 from graphc.training.losses.loss import Reduction, check_same, operands, reduced
 
 COSINE_EPS = 1e-12
@@ -29,6 +30,9 @@ class Triplet:
     eps: float = 1e-6
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        check(self, margin=ANY, eps=NOT_NEGATIVE, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         anchor, positive, negative = operands(b, "triplet", outputs, targets, (3, 0))
@@ -53,6 +57,9 @@ class CosineEmbedding:
     margin: float = 0.0
     reduction: Reduction = "mean"
     targets: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self, margin=ANY, reduction=REDUCTION)
 
     def __call__(self, b: Builder, outputs: Sequence[Value], targets: Sequence[Value]) -> Value:
         x, y, t = operands(b, "cosine embedding", outputs, targets, (2, 1))

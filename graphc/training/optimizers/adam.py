@@ -10,6 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add, div, mul, sub
+from graphc.training.hyperparameters import DECAY, NOT_NEGATIVE, RATE, Each, check
 from graphc.training.optimizers.optimizer import (
     Slot,
     Slots,
@@ -40,6 +41,9 @@ class Adam:
     amsgrad: bool = False
     maximize: bool = False
     decoupled_weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, betas=Each(DECAY, 2), eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "average", "square_average", *(["greatest"] if self.amsgrad else []))
@@ -81,6 +85,9 @@ class Adamax:
     weight_decay: float = 0.0
     maximize: bool = False
 
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, betas=Each(DECAY, 2), eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
+
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "average", "greatest")
 
@@ -109,6 +116,16 @@ class NAdam:
     decoupled_weight_decay: bool = False
     maximize: bool = False
 
+    def __post_init__(self) -> None:
+        check(
+            self,
+            rate=RATE,
+            betas=Each(DECAY, 2),
+            eps=NOT_NEGATIVE,
+            weight_decay=NOT_NEGATIVE,
+            momentum_decay=NOT_NEGATIVE,
+        )
+
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return {**like(parameter, "average", "square_average"), "mu_product": Slot((), parameter.dtype, 1.0)}
 
@@ -132,9 +149,7 @@ class NAdam:
         return mul(b, sub(b, b.full_like(1, step), mul(b, power, 0.5)), self.betas[0])
 
 
-def decayed(
-    b: Builder, optimizer: Adam | NAdam, parameter: Value, gradient: Value, rate: Value
-) -> tuple[Value, Value]:
+def decayed(b: Builder, optimizer: Adam | NAdam, parameter: Value, gradient: Value, rate: Value) -> tuple[Value, Value]:
     """Gradient and parameter after weight decay, coupled or decoupled."""
     g, decay = ascending(b, gradient, optimizer.maximize), optimizer.weight_decay
     if optimizer.decoupled_weight_decay:

@@ -9,6 +9,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add, div, mul, sub
+from graphc.training.hyperparameters import NOT_NEGATIVE, POSITIVE, RATE, SHARE, Each, check
 from graphc.training.optimizers.optimizer import (
     Slot,
     Slots,
@@ -35,6 +36,16 @@ class Adagrad:
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     maximize: bool = False
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            rate=RATE,
+            lr_decay=NOT_NEGATIVE,
+            weight_decay=NOT_NEGATIVE,
+            initial_accumulator_value=NOT_NEGATIVE,
+            eps=NOT_NEGATIVE,
+        )
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "sum", initial=self.initial_accumulator_value)
@@ -63,6 +74,9 @@ class RMSprop:
     momentum: float = 0.0
     centered: bool = False
     maximize: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, alpha=SHARE, eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE, momentum=NOT_NEGATIVE)
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         momentum, average = ["momentum"] if self.momentum else [], ["average"] if self.centered else []
@@ -96,6 +110,9 @@ class Adadelta:
     weight_decay: float = 0.0
     maximize: bool = False
 
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, rho=SHARE, eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
+
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "square_average", "step_average")
 
@@ -123,6 +140,9 @@ class Rprop:
     etas: tuple[float, float] = (0.5, 1.2)
     step_sizes: tuple[float, float] = (1e-6, 50.0)
     maximize: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, etas=Each(POSITIVE, 2), step_sizes=Each(NOT_NEGATIVE, 2))
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return {**like(parameter, "gradient"), **like(parameter, "size", initial=rate_at(self.rate, 0))}

@@ -9,6 +9,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add, div, mul
+from graphc.training.hyperparameters import DECAY, NOT_NEGATIVE, RATE, Each, check
 from graphc.training.optimizers.optimizer import (
     Slot,
     Slots,
@@ -36,6 +37,9 @@ class LAMB:
     eps: float = 1e-6
     weight_decay: float = 0.0
     maximize: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, betas=Each(DECAY, 2), eps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "average", "square_average")
@@ -69,6 +73,9 @@ class Lion:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     maximize: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, rate=RATE, betas=Each(DECAY, 2), weight_decay=NOT_NEGATIVE)
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "average")

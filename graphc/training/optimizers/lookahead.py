@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add, mul, sub
+from graphc.training.hyperparameters import COUNT, SHARE, check
 from graphc.training.optimizers.optimizer import Optimizer, Slot, Slots, over
 from graphc.training.schedules import Schedule
 
@@ -25,8 +27,12 @@ class Lookahead:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
+        check(self, k=COUNT, alpha=SHARE)
+        if isinstance(self.optimizer, type) or not callable(getattr(self.optimizer, "update", None)):
+            expected = "an optimizer, as graphc.Lookahead(graphc.Adam(1e-3))"
+            raise GraphcError("Lookahead is around an optimizer", seen=repr(self.optimizer), expected=expected)
         if isinstance(self.optimizer, Lookahead):
-            raise ValueError("Lookahead around Lookahead: both would keep their weights under one name")
+            raise GraphcError("Lookahead around Lookahead: both would keep their weights under one name")
 
     @property
     def rate(self) -> float | Schedule:

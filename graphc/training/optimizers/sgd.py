@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops.arithmetic import add, mul
+from graphc.training.hyperparameters import ANY, NOT_NEGATIVE, RATE, check
 from graphc.training.optimizers.optimizer import Slot, Slots, ascending, coupled_decay, like, over, step_along
 from graphc.training.schedules import Schedule
 
@@ -28,8 +30,12 @@ class SGD:
     maximize: bool = False
 
     def __post_init__(self) -> None:
+        check(self, rate=RATE, momentum=NOT_NEGATIVE, dampening=ANY, weight_decay=NOT_NEGATIVE)
         if self.nesterov and (self.momentum <= 0 or self.dampening != 0):
-            raise ValueError("Nesterov's momentum needs a momentum and no dampening")
+            raise GraphcError(
+                "Nesterov's momentum needs a momentum and no dampening",
+                seen=f"momentum={self.momentum}, dampening={self.dampening}", hint="SGD(rate, momentum=0.9, nesterov=True)",
+            )  # fmt: skip
 
     def slots(self, parameter: TensorType) -> Mapping[str, Slot]:
         return like(parameter, "momentum") if self.momentum else {}

@@ -127,40 +127,6 @@ def test_a_training_step_follows_torch(name):
         np.testing.assert_allclose(step.state[state], getattr(theirs, state).numpy(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_recurrent_layers_follow_torch(kind, bidirectional):
-    hidden, x = 5, array(3, 7, 4)
-    ours = getattr(gn, kind)(4, hidden, 2, bidirectional=bidirectional).initialize(1)
-    theirs = getattr(nn, kind)(4, hidden, 2, bidirectional=bidirectional, batch_first=True)
-    order = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}[kind]  # torch's gates among ours: i f g o; r z n
-
-    def reordered(a: np.ndarray) -> torch.Tensor:
-        if kind == "LSTM":
-            order_ = [0, 2, 3, 1]  # ours i o f g
-        else:
-            order_ = order
-        gates = a.reshape(len(order), hidden, -1)
-        return torch.tensor(np.ascontiguousarray(gates[order_]).reshape(a.shape))
-
-    p = ours.parameters
-    with torch.no_grad():
-        for i, suffix in enumerate(_suffixes(2, bidirectional)):
-            getattr(theirs, f"weight_ih_{suffix}").copy_(reordered(p[f"layers.{i}.weight_input"]))
-            getattr(theirs, f"weight_hh_{suffix}").copy_(reordered(p[f"layers.{i}.weight_hidden"]))
-            getattr(theirs, f"bias_ih_{suffix}").copy_(reordered(p[f"layers.{i}.bias"]))
-            second = p.get(f"layers.{i}.bias_hidden")
-            recurrent = reordered(second) if second is not None else torch.zeros(len(order) * hidden)
-            getattr(theirs, f"bias_hh_{suffix}").copy_(recurrent)
-    graph = graphc.import_model(ours, example_inputs=(x,))
-    expected = theirs(torch.tensor(x))[0].detach().numpy()
-    np.testing.assert_allclose(interpret(graph, [x])[0], expected, rtol=1e-4, atol=1e-5)
-
-
-def _suffixes(layers: int, bidirectional: bool) -> list[str]:
-    return [f"l{i}{way}" for i in range(layers) for way in (["", "_reverse"] if bidirectional else [""])]
-
-
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_follows_torch(causal):
     x = array(2, 6, 8)

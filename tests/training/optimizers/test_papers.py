@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc.errors import GraphcError
 from graphc.interpreter import interpret
 from graphc.ir.builder import Builder
 from graphc.ir.types import f64
@@ -103,5 +104,5 @@ def test_lamb_moves_a_parameter_that_is_all_zeros() -> None:
 
 
 def test_lookahead_refuses_itself() -> None:
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(GraphcError, match="one name"):
         optimizers.Lookahead(optimizers.Lookahead(optimizers.SGD(0.1)))

@@ -55,8 +55,3 @@ def test_defaults_of_adamw_are_those_of_torch(
     train: Callable[..., Any], train_in_torch: Callable[..., Any], check_trained: Callable[..., None]
 ) -> None:
     check_trained(train(optimizers.AdamW()), train_in_torch(torch.optim.AdamW))
-
-
-def test_sgd_refuses_nesterov_without_momentum() -> None:
-    with pytest.raises(ValueError, match="Nesterov"):
-        optimizers.SGD(0.1, nesterov=True)
