@@ -186,28 +186,39 @@ class Memory:
             with b.if_then(a.where):
                 self._write_scalar(dtype, combine, value, address)
 
-    def interleave(self, a: Access, b: Access) -> bool:
-        """Whether two accesses of vectors take every second element, and `b` those behind `a`'s."""
+    def interleaved(self, a: Access, others: Sequence[Access]) -> list[int]:
+        """Which of `others` are at the elements between those of `a`, in order: all that it takes, or none."""
         found = self.ix.stride(a.address)
-        alike = a.where is None and b.where is None and a.mask is b.mask
-        return alike and found is not None and found[0] == 2 and b.address - a.address == 1
+        if found is None or found[0] not in (2, 3, 4) or a.where is not None:
+            return []
+        behind = {x.address - a.address: i for i, x in enumerate(others) if x.where is None and x.mask is a.mask}
+        wanted = range(1, found[0])
+        return [behind[k] for k in wanted] if all(k in behind for k in wanted) else []
 
-    def write_interleaved(self, buffer: Buffer, a: Access, first: ir.Value, second: ir.Value) -> None:
-        """Stores two vectors lane by lane in turn, from the first one's access on: elements 2k and 2k + 1 for lane k."""
-        b, n, element = self.b, self.ix.width, memory_type(buffer.type.dtype)
+    def write_interleaved(self, buffer: Buffer, a: Access, values: Sequence[ir.Value]) -> None:
+        """Stores two to four vectors, lane by lane in turn, from the first one's access on."""
+        b, n, element, count = self.b, self.ix.width, memory_type(buffer.type.dtype), len(values)
         found = self.ix.stride(a.address)
         assert found is not None
         address = self.ix.address(self.buffers[buffer.name], found[1], element)
-        turns = [k + n * half for k in range(n) for half in (0, 1)]
-        both = [_stored(b, buffer.type.dtype, self.spread(v)) for v in (first, second)]
-        if a.mask is None:
-            store_vector(b, b.shuffle_vector(*both, _order(turns)), address)
-            return
-        for half in (0, 1):
-            order = _order(turns[half * n : (half + 1) * n])
-            mask = b.shuffle_vector(a.mask, a.mask, order)
-            mask = mask if size_of(element) >= 4 else opaque(b, mask)
-            store_masked(b, b.shuffle_vector(*both, order), offset(b, address, half * n, element), mask)
+        vectors = [_stored(b, buffer.type.dtype, self.spread(v)) for v in values]
+        vectors += [ir.Constant(vectors[0].type, ir.Undefined)] * (count % 2)
+        whole = _order(range(2 * n))
+        halves = [b.shuffle_vector(x, y, whole) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+        last = halves[1] if count > 2 else ir.Constant(halves[0].type, ir.Undefined)
+        turns = [lane + n * k for lane in range(n) for k in range(count)]
+        off = None if a.mask is None else ir.Constant(a.mask.type, None)
+        length = min(2 * n, WIDEST)  # powers of two: LLVM takes vectors of other lengths apart
+        for first in range(0, len(turns), length):
+            part = turns[first : first + length]
+            rest = length - len(part)
+            lanes = b.shuffle_vector(halves[0], last, _order(part + [0] * rest))
+            to = offset(b, address, first, element)
+            if off is None:
+                store_vector(b, lanes if not rest else b.shuffle_vector(lanes, lanes, _order(range(n))), to)
+                continue
+            mask = b.shuffle_vector(a.mask, off, _order([i % n for i in part] + [n] * rest))
+            store_masked(b, lanes, to, mask if size_of(element) >= 4 else opaque(b, mask))
 
     def _write_vector(
         self, dtype: DType, combine: str, mask: ir.Value | None, value: ir.Value, address: ir.Value

@@ -12,7 +12,7 @@ product's runtime operands, where many rows read them. Its left operand is trans
 
 A convolution's weights that aren't constant, as in training, are packed at each call where many rows read them. A
 product's runtime operand whose columns aren't contiguous is transposed so that they are. Gradients of convolutions'
-weights: `packing_gradients.py`.
+weights: `packing_gradients.py`. Pairs of few channels: `packing_few_channels.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from graphc.ops.contraction import free_axes
 from graphc.pipeline import REASSOCIATES, Claim, PassContext, PassResult
 from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
+from graphc_llvm.packing_few_channels import pack_few_channels
 from graphc_llvm.packing_gradients import pack_weight_gradient
 from graphc_llvm.panels import Panels
 from graphc_llvm.target import Target
@@ -58,6 +59,8 @@ class Pack:
                 transposed += transpose_columns(graph, node, context)
             elif node.op.name == "scan":
                 packed += self.pack_scan(graph, node, context)
+            elif node.op.name == "conv" and pack_few_channels(graph, node, self.target, context):
+                packed += 1
             elif node.op.name == "conv" and (node.operands[1] in constant or _is_reused(node)):
                 packed += self.pack_conv(graph, node, context)
             elif node.op.name == "conv_weight_grad":

@@ -291,13 +291,13 @@ class Points:
         dtype = s.access.buffer.type.dtype
         ready = [(self.access(s.access, p), self._stored(s, p, dtype)) for p in points]
         while ready:
-            a, value = ready.pop(0)
-            other = next((x for x in ready if s.combine == "set" and self.memory.interleave(a, x[0])), None)
-            if other is None:
+            (a, value), *ready = ready
+            others = self.memory.interleaved(a, [x for x, _ in ready]) if s.combine == "set" else []
+            if not others:
                 self.memory.write(s.access.buffer, s.combine, a, value)
-            else:
-                ready.remove(other)
-                self.memory.write_interleaved(s.access.buffer, a, value, other[1])
+                continue
+            self.memory.write_interleaved(s.access.buffer, a, [value, *(ready[i][1] for i in others)])
+            ready = [x for i, x in enumerate(ready) if i not in others]
 
     def _stored(self, s: FlatStore, point: Point, dtype: DType) -> ir.Value:
         known = self.body.definitions[s.operand].dtype if isinstance(s.operand, str) else dtype

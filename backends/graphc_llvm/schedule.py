@@ -37,9 +37,9 @@ class Schedule:
     vector: the axis whose points fill `lanes`, `unroll` vectors at a time; chunk: it is cut in pieces of that length,
     which are work items. block: the axis of which `block_size` points are computed at a time, to reuse what they share;
     block_outer: blocks are work items; block_first: they are outside of the loop over vectors; transposes: a block has
-    as many points as a vector, and loads that are contiguous along it are transposed in registers; a block of two may be
-    vectors that are stored interleaved. outer: the other axes of work items; inner: axes that loop inside one. reduction:
-    axes that loop, outside of `unrolled` ones.
+    as many points as a vector, and loads that are contiguous along it are transposed in registers; blocks of two
+    to four may be vectors that are stored interleaved. outer: the other axes of work items; inner: axes that loop inside
+    one. reduction: axes that loop, outside of `unrolled` ones.
     """
 
     vector: Axis | None
@@ -85,7 +85,7 @@ def schedule(body: FlatBody, target: Target, *, whole: bool = False, place: int 
     s = _blocked(body, Schedule(vector, lanes, 1), target)
     if s.block is None and vector is not None:
         neighbours = _interleaved(body, vector)
-        s = _transposing(body, s) if neighbours is None else replace(s, block=neighbours, block_size=2)
+        s = _transposing(body, s) if neighbours is None else replace(s, block=neighbours, block_size=guess(neighbours.extent))
     s = _reduction_order(body, s)
     if s.vector is not None and s.block is None:
         s = replace(s, unroll=_unroll(body, s))
@@ -178,7 +178,11 @@ def _cost(body: FlatBody, axis: Axis | None, lanes: int) -> float:
             kind = _kind(s.access, axis, lanes, body)
         else:
             kind = "unit" if axis.name in names else "uniform"
-        if kind == "irregular" or (kind == "shuffled" and isinstance(s, FlatStore) and not interleaved):
+        if isinstance(s, FlatStore) and interleaved:
+            kind = "shuffled"
+        elif isinstance(s, FlatStore) and kind == "shuffled":
+            kind = "irregular"
+        if kind == "irregular":
             total += share * (GATHER_COST if isinstance(s, FlatLoad) else SCATTER_COST) / used
         elif kind in ("unit", "shuffled"):
             total += share * (2.5 if kind == "shuffled" else _statement_cost(s, kind)) / (lanes * used)
@@ -251,16 +255,16 @@ def _transposing(body: FlatBody, s: Schedule) -> Schedule:
 
 
 def _interleaved(body: FlatBody, vector: Axis) -> Axis | None:
-    """The axis of two points whose vectors are stored interleaved: every store has it innermost, and `vector` next to it."""
+    """The axis of a few points whose vectors are stored interleaved: all stores have it innermost, `vector` next to it."""
     if vector.kind != "parallel" or body.axes_of("reduction") or body.axes_of("scan") or body.sequential:
         return None
 
-    def zips(access: FlatAccess, a: Axis) -> bool:
+    def interleaves(access: FlatAccess, a: Axis) -> bool:
         found = linear(access.address, [vector.name, a.name])
-        return found is not None and transposable(access) and found[0] == {vector.name: 2, a.name: 1}
+        return found is not None and transposable(access) and found[0] == {vector.name: a.extent, a.name: 1}
 
-    pairs = (a for a in body.axes_of("parallel") if a.extent == 2 and a != vector)
-    return next((a for a in pairs if all(s.combine == "set" and zips(s.access, a) for s in body.stores)), None)
+    few = (a for a in body.axes_of("parallel") if a.extent in (2, 3, 4) and a != vector)
+    return next((a for a in few if all(s.combine == "set" and interleaves(s.access, a) for s in body.stores)), None)
 
 
 def transposable(access: FlatAccess) -> bool:

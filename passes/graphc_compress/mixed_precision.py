@@ -8,7 +8,7 @@ from typing import ClassVar
 from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.symbolic import Dim, bounds, product
+from graphc.ir.symbolic import Dim, bounds, floordiv, product
 from graphc.ir.types import DTYPES, DType, f32
 from graphc.ops.convolution import ConvSpec
 from graphc.pipeline import Claim, PassContext, PassResult, approximate
@@ -20,6 +20,9 @@ CONVOLUTIONS = frozenset({"conv", "conv_input_grad", "conv_weight_grad"})
 
 FEWEST_TERMS = 16
 """Terms that a sum has at least, or a convolution's channels, for narrow operands to gain more than rounding them costs."""
+
+FEWEST_READINGS = 256
+"""Or, with fewer channels, how often a convolution reads each element at least: backends copy those in another form."""
 
 FEWEST_WEIGHTS = 8192
 """Weights that a product inside a scan has at least, for the same."""
@@ -129,10 +132,16 @@ def _gains(node: Node) -> bool:
         return False
     spec = ConvSpec.from_attributes(node.attributes)
     w = node.results[0] if node.op.name == "conv_weight_grad" else node.operands[1]
-    out, per_group, _ = spec.kernel_axes
-    return _at_least(w.type.shape[per_group]) and _at_least(w.type.shape[out])
+    out, per_group, window = spec.kernel_axes
+    channels, outputs, positions = w.type.shape[per_group], w.type.shape[out], product(w.type.shape[i] for i in window)
+    if not _at_least(outputs):
+        return False
+    if _at_least(channels):
+        return True
+    readings = floordiv(positions * outputs, product(spec.strides))
+    return node.op.name == "conv" and spec.groups == 1 and _at_least(readings, FEWEST_READINGS)
 
 
-def _at_least(terms: Dim) -> bool:
+def _at_least(terms: Dim, fewest: int = FEWEST_TERMS) -> bool:
     most = bounds(terms)[1]
-    return most is None or most >= FEWEST_TERMS
+    return most is None or most >= fewest

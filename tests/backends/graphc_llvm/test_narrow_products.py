@@ -134,6 +134,36 @@ def test_batched_products_of_inputs() -> None:
     np.testing.assert_allclose(graphc.compile(graph, threads=1)(*inputs), want, atol=np.abs(want).max() * 1e-5)
 
 
+FEW = [
+    (3, 20, {}),
+    (3, 64, {"window": 7, "strides": (2, 2), "padding": (3, 3, 3, 3)}),
+    (1, 17, {"window": 5, "strides": (2, 3), "padding": (0, 0, 0, 0)}),
+    (4, 16, {"dilation": (2, 1), "padding": (2, 1, 0, 2)}),
+    (5, 33, {"window": 2, "strides": (3, 2), "padding": (0, 1, 2, 0)}),
+]
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("form", FEW, ids=str)
+def test_convolutions_of_few_channels(target: str, form: tuple[int, int, dict[str, object]]) -> None:
+    channels, outputs, changed = form
+    for dtype in (bf16, f16):
+        graph = convolution(channels, outputs, dtype, **changed)
+        check(graph, graphc.compile(graph, target=target, threads=1))
+    assert "llvm.x86.avx512bf16.dpbf16ps.512" in kernel_text(convolution(channels, outputs, bf16, **changed))
+
+
+def test_few_channels_of_any_number_of_images() -> None:
+    b = Builder()
+    x = b.input("x", bf16, (ROWS, 9, 3))
+    w = b.constant(random(4, 3, 24, dtype=bf16))
+    form = {"strides": (2,), "padding": (1, 2), "dilation": (1,), "layout": "channels_last", "kernel_layout": "io"}
+    graph = b.returns(b.op("conv", x, w, wide=True, **form))
+    executable = graphc.compile(graph, threads=1)
+    for rows in (1, 4):
+        check(graph, executable, rows)
+
+
 def weight_gradient(images: int, dtype: DType, size: tuple[int, ...] = (6, 5), **changed: object) -> Graph:
     b = Builder()
     n, channels, outputs, window = len(size), 16, 72, 2

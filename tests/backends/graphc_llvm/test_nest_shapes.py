@@ -201,8 +201,8 @@ def test_transposes_in_registers(check, dtype, shape, target):
 
 
 @pytest.mark.parametrize("dtype", ["bool", "i8", "bf16", "f32", "f64"])
-@pytest.mark.parametrize("shape", [(2, 3, 100), (2, 5, 16), (2, 1, 7)])
-def test_two_of_each_stored_interleaved(check, dtype, shape, target):
+@pytest.mark.parametrize("shape", [(2, 3, 100), (3, 5, 16), (4, 1, 70), (2, 1, 7)])
+def test_a_few_of_each_stored_interleaved(check, dtype, shape, target):
     x = np.random.default_rng(7).integers(0, 2, shape).astype(DTYPES[dtype].numpy)
     kernel = check(lambda b, v: b.transpose(v, (1, 2, 0)), "loop", [(DTYPES[dtype], shape)], [x], {}, target, pieces=2)
     assert "scatter" not in kernel.text

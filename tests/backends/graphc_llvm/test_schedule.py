@@ -76,10 +76,11 @@ def test_transposes_are_blocked_by_a_vector():
     assert s.transposes and s.block_size == s.lanes
 
 
-def test_two_vectors_are_stored_interleaved():
-    flat, s = planned(lambda b, x: b.transpose(x, (1, 2, 0)), (2, 8, 100))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_few_vectors_are_stored_interleaved(count):
+    flat, s = planned(lambda b, x: b.transpose(x, (1, 2, 0)), (count, 8, 100))
     assert s.vector is not None and s.vector.extent == 800 and s.lanes == 16
-    assert s.block is flat.axes[1] and s.block_size == 2 and not s.transposes
+    assert s.block is flat.axes[1] and s.block_size == count and not s.transposes
 
 
 def test_sizes_of_a_tile():

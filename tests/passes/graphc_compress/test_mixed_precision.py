@@ -90,6 +90,17 @@ graph @g(%x: f32[2,5,5,16], %d: f32[2,5,5,32], %w: f32[3,3,16,32]) {
     assert str(copy.result.type.dtype) == "bf16"
 
 
+@pytest.mark.parametrize(("outputs", "rounded"), [(32, True), (16, False)])
+def test_few_channels_are_rounded_where_they_are_read_often(outputs: int, rounded: bool) -> None:
+    after = run(f"""
+graph @g(%x: f32[1,3,8,8], %w: f32[{outputs},3,3,3]) {{
+  %y: f32[1,{outputs},8,8] = conv(%x, %w) {{strides=[1, 1], padding=[1, 1, 1, 1], dilation=[1, 1], groups=1}}
+  return %y
+}}
+""")
+    assert any(n.op.name == "cast" for n in after.nodes) == rounded
+
+
 @pytest.mark.parametrize(
     "node",
     [
