@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from graphc.autodiff.rematerialize import Rematerialize
 from graphc.backend import CompileOptions
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.text import print_graph
+from graphc.lowering.arena import arena_bytes
 from graphc.lowering.assemble import Assembly, assemble
+from graphc.lowering.order import Order
 from graphc.lowering.prepare import split_prepare
 from graphc.pipeline import Pass, PassContext, PassManager, resolve_passes
 from graphc_triton.alignment import with_alignment
@@ -29,6 +32,8 @@ PIPELINE = (
     "canonicalize",
     "fold-constants",
     "cse",
+    "join-scans",
+    "hoist-sums",
     "dce",
 )
 """What comes before the split and fusion."""
@@ -45,7 +50,13 @@ class TritonBackend:
         return refusal(node) if node.op.is_primitive else "it is decomposed into primitives"
 
     def pipeline(self, options: CompileOptions) -> Sequence[str | Pass]:
-        return PIPELINE if options.precision == "f32" else (*PIPELINE, "mixed-precision", "cse", "dce")
+        passes: list[str | Pass] = [*PIPELINE]
+        if options.precision != "f32":
+            passes += ["mixed-precision", "cse", "dce"]
+        passes.append(Order())
+        if options.memory_budget is not None:
+            passes.append(Rematerialize(options.memory_budget, lambda graph: _arena(graph, options)))
+        return passes
 
     def compile(self, graph: Graph, options: CompileOptions, context: PassContext) -> TritonSegment:
         """Kernels for `options.target`: "sm_80", "sm_90", ..., or "interpreter"; None: the GPU here, else sm_90."""
@@ -79,6 +90,13 @@ class TritonBackend:
 
 
 BACKEND = TritonBackend()
+
+
+def _arena(graph: Graph, options: CompileOptions) -> int:
+    """The bytes of intermediates that the program of a graph would need, after the same fusion."""
+    prepare, main, _ = split_prepare(graph)
+    resolve_passes(["fuse"])[0].run(main, PassContext(options.numerics, options.precision, options.target))
+    return arena_bytes(main, len(prepare.outputs), {})
 
 
 def _assemble_all(parts: Sequence[tuple[Graph, int]], maker: KernelMaker) -> list[Assembly[TritonKernel]]:

@@ -74,7 +74,7 @@ class InterpretedProgram:
         self.functions = [[getattr(load_module(k), f.name) for f in k.functions] for k in kernels]
 
     def run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[np.ndarray, ...]:
-        """The outputs in fresh memory. Raises NumericError where a kernel reports a status."""
+        """The outputs, in fresh memory or in that of donated inputs. Raises NumericError where a kernel reports a status."""
         return self._run(inputs, dims)[0]
 
     def profile(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> list[float]:
@@ -84,6 +84,8 @@ class InterpretedProgram:
     def _run(self, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[tuple[np.ndarray, ...], list[float]]:
         plan = make_plan(self.program, self.kernels, dims)
         outputs = [np.empty(s, t.dtype.numpy) for s, t in zip(plan.shapes, self.program.outputs, strict=True)]
+        for given, taken in self.program.in_place:
+            outputs[taken] = inputs[given]
         arena, status = np.full(plan.arena, 0xFF, np.uint8), np.zeros(max(len(plan.statuses), 1), np.int32)
         memory = [*inputs, *outputs, arena, *self.constants, status]
         bases = [m.ctypes.data for m in memory]

@@ -210,10 +210,14 @@ class CudaProgram:
             int(np.prod(s, dtype=np.int64)) * t.dtype.bytes
             for s, t in zip(plan.shapes, self.program.outputs, strict=True)
         ]
+        for _, o in self.program.in_place:
+            outputs[o] = 0
         status = 4 * max(len(plan.statuses), 1)
         offsets, total = _offsets([*inputs, *outputs, plan.arena, status])
         memory = self.driver.call("cuMemAlloc", total)
         *given, own = (int(memory) + o for o in offsets)
+        for i, o in self.program.in_place:
+            given[len(inputs) + o] = given[i]
         instance = Instance(plan, [*given, *self.constants, own], memory)
         self._clear(instance)
         instance.parts = tuple(self._parts(plan.work, instance))

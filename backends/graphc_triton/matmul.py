@@ -59,6 +59,7 @@ def emit(c: Contraction, name: str, strict: bool) -> Function:
     """grid: tiles of m x tiles of n x batch. Reads a and b once a tile of the other; 2 m n k flops."""
     buffers = {b.name: b for b in c.body.buffers}
     kernel = Kernel(buffers, strict, is_wide(c.body.buffers, [c.body]))
+    kernel.replicated = sum(b.access == "out" for b in c.body.buffers) > 1
     rows, columns = product(a.extent for a in c.rows), product(a.extent for a in c.columns)
     depth, batch = product(a.extent for a in c.body.axes_of("reduction")), product(a.extent for a in c.batch)
     tile = choose_tile(guess(rows), guess(columns), guess(depth), guess(batch), _bytes(c))

@@ -57,6 +57,7 @@ def emit(body: LoopBody | TileBody, name: str, strict: bool) -> Function:
         loops = recompute_rows(body)
     plan = _plan(body, rows, longest, whole)
     kernel = Kernel({b.name: b for b in body.buffers}, strict, is_wide(body.buffers, loops))
+    kernel.replicated = sum(b.access == "out" for b in body.buffers) > 1
     count = product(a.extent for a in rows)
     constants = {"ROWS": plan.rows} | ({} if plan.lanes else {"WIDTH": plan.width})
     suffix = "" if plan.lanes else "[:, None]"

@@ -36,6 +36,9 @@ RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "tl", "triton", "device"}
 INLINE_LENGTH = 60
 """The longest expression that becomes part of another."""
 
+BARRIER = "tl.debug_barrier()"
+"""All threads of a program come here before any goes on."""
+
 STORE_LENGTH = 90
 """The longest address and value of a store that stand in its line."""
 
@@ -83,7 +86,11 @@ class Value:
 
 @dataclass
 class Kernel:
-    """What all scopes of one kernel share: names, parameters, and the block at the top of the function."""
+    """What all scopes of one kernel share: names, parameters, and the block at the top of the function.
+
+    replicated: threads may hold the same element. Where an output may lie on an input, and is not the only one, none of them
+    stores before all have loaded.
+    """
 
     buffers: Mapping[str, Buffer]
     strict: bool
@@ -94,6 +101,7 @@ class Kernel:
     sizes: dict[str, str] = field(default_factory=dict)
     kept: dict[str, Value] = field(default_factory=dict)
     reports: bool = False
+    replicated: bool = False
 
     def __post_init__(self) -> None:
         outs = [b.name for b in self.buffers.values() if b.access == "out"]
@@ -447,6 +455,9 @@ class Scope:
         if len(pointer) + len(x.term.text) > STORE_LENGTH:
             x = self.named(x, "result")
         block = self.inside if looped else self.before
+        if self.kernel.replicated and BARRIER not in block.known:
+            block.line(BARRIER)
+            block.known[BARRIER] = ""
         if self.shared:
             block = block.block(f"if {self.text(index[s.checked[0]])} % PARTS == part:")
         end = ")" if mask is None else f", mask={mask})"
@@ -457,7 +468,7 @@ class Scope:
 
     def _combined(self, s: Store, x: Value, dtype: DType, block: Block, pointer: str, end: str) -> str:
         """What is stored, with what is there, which the step before may have written from another thread."""
-        block.line("tl.debug_barrier()")
+        block.line(BARRIER)
         old = self.kernel.names.new("old")
         narrow = dtype.name in ("f16", "bf16")
         block.line(f"{old} = tl.load({pointer}{end}{'.to(tl.float32)' if narrow else ''}")

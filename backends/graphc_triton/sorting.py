@@ -54,4 +54,5 @@ def sizes(node: Node) -> tuple[Dim, ...]:
 def comparisons(node: Node) -> Dim:
     """How many pairs are compared."""
     x = node.operands[0].type
-    return product(x.shape) * x.shape[node["axis"]]
+    along: Dim = x.shape[node["axis"]]
+    return product(x.shape) * along

@@ -41,7 +41,8 @@ class Rematerialize:
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         if graph.symbols():
             names = ", ".join(graph.symbols())
-            raise GraphcError("a memory budget needs sizes that are known", seen=f"symbolic {names}")
+            hint = "what is computed again is chosen by what it takes at one size: compile for one"
+            raise GraphcError("a memory budget needs sizes that are known", seen=f"symbolic {names}", hint=hint)
         before = self.measure(graph)
         if before <= self.budget:
             return PassResult(False, {"arena": before})
