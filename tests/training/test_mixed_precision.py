@@ -12,7 +12,7 @@ import graphc_nn as gn
 from graphc.ir.graph import Graph
 from graphc.ir.types import bf16, f32
 from graphc.training.step import TrainingStep
-from graphc_compress.mixed_precision import CONVOLUTIONS, VIEWS, MixedPrecision
+from graphc_compress.mixed_precision import CONVOLUTIONS, MOVES, MixedPrecision
 from graphc_llvm.target import host_target
 
 RNG = np.random.default_rng(5)
@@ -78,7 +78,7 @@ def test_only_what_products_multiply_is_rounded(name: str) -> None:
     assert {n.result.type.dtype for n in found} == {f32}
     for node in graph.nodes:
         if any(v.type.dtype == bf16 for v in node.operands):
-            assert node.op.name in products | VIEWS
+            assert node.op.name in products | MOVES
         elif any(v.type.dtype == bf16 for v in node.results):
             assert node.op.name == "cast"
     assert bf16 not in {v.type.dtype for v in (*graph.inputs, *graph.outputs)}
