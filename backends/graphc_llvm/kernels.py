@@ -36,6 +36,7 @@ from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.instance import estimated_seconds
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernel_walks import walk_of_nest, walk_of_product, walk_of_winograd
+from graphc_llvm.shared_axes import shared
 from graphc_llvm.sources import sources_digest
 from graphc_llvm.target import Target
 from graphc_llvm.walk import Walk
@@ -99,7 +100,7 @@ class KernelMaker:
         if gradient is not None:
             return _at(given, self.attention_gradient(gradient, own))
         convolution = winograd_kernel.as_convolution(graph)
-        body = lower(convolution or graph, node["kind"], kernel_name(graph))
+        body = shared(lower(convolution or graph, node["kind"], kernel_name(graph)))
         text = nest.kernel_symbol(body)  # stands for the body's text, and the ranges of its symbols
         key = self.key(f"winograd {text}" if convolution else text)
         if key not in self.made:

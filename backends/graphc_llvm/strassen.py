@@ -89,10 +89,11 @@ class Strassen:
         return elements * self.c.dtype.bytes
 
 
-def plan(c: Contraction, target: Target, margin: float = MARGIN) -> Strassen | None:
-    """The product by Strassen's algorithm; None where it hasn't the form for it, or takes longer than `margin` of the direct
-    product's time.
+def plan(c: Contraction, target: Target, margin: float | None = None) -> Strassen | None:
+    """The product by Strassen's algorithm; None where it hasn't the form for it, or takes longer than `margin` (default: MARGIN)
+    of the direct product's time.
     """
+    margin = MARGIN if margin is None else margin
     terms, lanes = c.inner.extent, target.lanes(c.dtype.bytes)
     if not isinstance(terms, int) or terms % (2 * lanes) or not _is_plain(c):
         return None

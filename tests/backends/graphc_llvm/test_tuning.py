@@ -96,6 +96,7 @@ def test_noise_doesnt_decide() -> None:
     assert best([[1.0, 0.9, 0.8]] * 8) == 2
     assert best([[1.0, 0.9]] * 5 + [[1.0, 1.1]] * 3) == 0  # faster more often than not, but not in three of four turns
     assert best([[1.0, 0.5], [4.0, 2.0], [1.0, 0.5], [9.0, 4.0]]) == 1  # whatever else the machine did meanwhile
+    assert best([[9.0, 1.0]] * 7 + [[1.0, 1.0]]) == 0  # the first was always disturbed, but once
     assert best([[1.0]]) == 0
 
 
