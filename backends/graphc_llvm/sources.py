@@ -12,7 +12,7 @@ import llvmlite
 KERNEL_MAKERS = ("graphc_llvm", "graphc_llvm.math", "graphc.lowering")
 """The packages whose code makes kernels."""
 
-PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.rewrite", "graphc_optimize")
+PROGRAM_MAKERS = (*KERNEL_MAKERS, "graphc", "graphc.ir", "graphc.ops", "graphc.rewrite", "graphc_optimize", "graphc_compress")
 """The packages whose code makes programs: passes and operators' decompositions too."""
 
 
