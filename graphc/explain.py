@@ -25,6 +25,7 @@ def describe(executable: Executable) -> dict[str, Any]:
         "seconds": dict(report.seconds),
         "partition": report.partition,
         "passes": report.passes,
+        "choices": executable.text("choices").splitlines() if "choices" in executable.stages else [],
         "refusals": list(report.refusals),
         "kernels": [asdict(k) for k in executable.kernels],
         "cost": executable.cost,
@@ -44,6 +45,8 @@ def explain(executable: Executable) -> str:
     if d["partition"]:
         lines += ["", *_partition_lines(d["partition"])]
     lines += ["", "passes:", *passes_lines(d)]
+    if d["choices"]:
+        lines += ["", f"measured choices ({len(d['choices'])}):", *(f"  {line}" for line in d["choices"])]
     if d["refusals"]:
         lines += ["", f"refused ({len(d['refusals'])}):", *_refusal_lines(d["refusals"])]
     lines += ["", f"kernel calls ({len(d['kernels'])}, {len({k['key'] for k in d['kernels']})} kernels):"]

@@ -178,6 +178,7 @@ def test_results_stay_and_nothing_is_measured_twice(batch: Dim, folder: Path, mo
     tuned = graphc.compile(graph, threads=1, tune=True)
     (expected,) = interpret(graph, [x])
     np.testing.assert_allclose(tuned(x), expected, atol=1e-4 * np.abs(expected).max())
+    assert all(line in tuned.explain() for line in tuned.text("choices").splitlines())
     kept = len(list((folder / "native").iterdir()))
     monkeypatch.setattr(tuning, "taking_turns", lambda runs: pytest.fail("measured again"))
     retrained = graphc.compile(network(batch, seed=5), threads=1, tune=True, cache=True)
