@@ -11,7 +11,12 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.types import DTYPES, DType, f32, f64
+from graphc.lowering.loop_body import LoopBody
+from graphc.lowering.lower import lower
 from graphc.testing.random_graphs import random_inputs
+from graphc_llvm import gemm
+from graphc_llvm.contraction import match
+from graphc_llvm.target import NAMED_TARGETS
 
 COLUMNS = (2, 15, 16, 17, 31, 33, 48, 49, 64, 65, 100, 129)
 ROWS = symbol("rows", 1)
@@ -75,6 +80,30 @@ def test_any_number_of_rows_by_the_same_code(packed: bool) -> None:
     assert set(templates(executable)) == {"gemm"}
     for rows in (*range(1, 18), 239, 240, 241, 500):
         check(graph, {"rows": rows}, executable)
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n", "rows", "blocks", "cut"),
+    [
+        (196, 384, 64, 18, 11, True),  # one panel: cut into threes of tiles
+        (49, 960, 320, 18, 3, True),
+        (784, 64, 192, 198, 4, False),  # blocks of one size, not three of 240 rows and one of 64
+        (6, 512, 1024, 6, 1, False),  # as many panels as there need be
+        (30, 20, 30, 36, 1, False),  # too little work to cut
+    ],
+)
+def test_work_items_are_many_and_alike(m: int, k: int, n: int, rows: int, blocks: int, cut: bool) -> None:
+    body = lower(graphc.run_passes(products(m, k, (n,), packed=False), ["decompose"]))
+    assert isinstance(body, LoopBody)
+    found = match(body, NAMED_TARGETS["x86-64-v4"])
+    assert found is not None
+    assert gemm.grid(found) == gemm.Grid(rows, blocks, cut)
+    graph = products(m, k, (n,), packed=True)
+    one = graphc.compile(graph, threads=1)
+    check(graph, {}, one)
+    given = random_inputs(graph, {})
+    for threads in (2, 3, 5):
+        np.testing.assert_array_equal(graphc.compile(graph, threads=threads)(*given), one(*given))
 
 
 @pytest.mark.parametrize("k", [symbol("k", 1), symbol("k", 1, 100)])
