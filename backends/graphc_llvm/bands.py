@@ -16,7 +16,7 @@ from itertools import accumulate
 from math import inf, prod
 
 from graphc.ir.symbolic import Dim, evaluate
-from graphc.lowering.memory import Lifetime
+from graphc.lowering.memory import Lifetime, plan
 from graphc.lowering.program import KernelStep, Location, Program
 from graphc_llvm.walk import Walk, Walks
 
@@ -24,8 +24,12 @@ LINE = 64
 """Bytes: windows move by whole cache lines."""
 MOST_STEPS = 12
 """Steps of a chain, at most."""
-_BYTES_PER_SECOND, _CACHED_BYTES_PER_SECOND = 1e10, 3e10
-"""At which memory and the last cache are read."""
+FINENESS = 16
+"""Parts of a band by which steps get on."""
+MOST_TRIES = 3
+"""Chains from one step on that are arranged, to see whether their windows are small enough."""
+_BYTES_PER_SECOND = 3e10
+"""At which what is saved would have come from the last cache or memory, and weights that are read again come from there."""
 _CALL = 2e-6
 """Seconds that one more call of a kernel costs, for each thread."""
 
@@ -152,10 +156,21 @@ class _Bytes:
 def find_chains(
     program: Program, walks: Walks, at: Callable[[Dim], int], sizes: Sequence[int], threads: int
 ) -> list[Chain]:
-    """The chains of a program at given dims that are predicted to gain; they don't overlap. sizes: bytes of its buffers."""
+    """The chains of a program at given dims that are predicted to gain, in order; they don't overlap.
+
+    sizes: bytes of its buffers. The arena takes no more with them than without.
+    """
     if max(sizes, default=0) < walks.caches.large:
         return []
-    return list(_Search(program, walks, at, sizes, threads).chains())
+    found = list(_Search(program, walks, at, sizes, threads).chains())
+    most = plan(lifetimes(program, sizes, []))[1] if found else 0
+    if plan(lifetimes(program, sizes, found))[1] <= most:
+        return found
+    kept: list[Chain] = []
+    for chain in found:
+        if plan(lifetimes(program, sizes, [*kept, chain]))[1] <= most:
+            kept.append(chain)
+    return kept
 
 
 class _Search:
@@ -204,7 +219,7 @@ class _Search:
             if windows:
                 bands = -(-sum(self.sizes[b] for b in windows) // self.caches.windows(self.threads))
                 found.append((self._gain(first, last, windows, bands), last, bands))
-        for gain, last, bands in sorted(found, reverse=True):
+        for gain, last, bands in sorted(found, reverse=True)[:MOST_TRIES]:
             chain = self._arranged(first, last, bands) if gain > 0 and bands > 1 else None
             if chain is not None:
                 return chain
@@ -233,16 +248,17 @@ class _Search:
     def _gain(self, first: int, last: int, windows: Sequence[int], bands: int) -> float:
         """Seconds saved: large buffers' ways to memory and back, less weights read anew and calls."""
         saved = sum(2 * self.sizes[b] for b in windows if self._large(self.sizes[b])) / _BYTES_PER_SECOND
-        again = sum(self._shared_bytes(number) for number in range(first, last + 1)) / _CACHED_BYTES_PER_SECOND
+        again = sum(self._shared_bytes(number) for number in range(first, last + 1)) / _BYTES_PER_SECOND
         return saved - (bands - 1) * (again + (last - first + 1) * _CALL * self.threads)
 
     def _shared_bytes(self, number: int) -> int:
+        """Weights of a step that a core keeps from block to block, but not from band to band."""
         course, total = self._known(number), 0
         for i, place in enumerate(self._operands(number)[: course.outputs]):
             touches = course.touches.get(i, ())
             if course.shared(i) and place.buffer is None:
                 total += max((t.high - t.low for t in touches), default=0)
-        return total
+        return total if total <= self.caches.own else 0
 
     def _arranged(self, first: int, last: int, bands: int) -> Chain | None:
         """The chain in so many bands; None where its windows come out too large to gain."""
@@ -254,9 +270,9 @@ class _Search:
             self.sizes,
             windows,
         )
-        chain = Chain(first, last, tuple(order.run(bands)), order.windows)
         most = min(4 * self.caches.windows(self.threads), sum(self.sizes[b] for b in windows) // 2)
-        return chain if sum(chain.windows.values()) <= most else None
+        parts = order.run(bands, most)
+        return None if parts is None else Chain(first, last, tuple(parts), order.windows)
 
 
 class _Order:
@@ -272,6 +288,7 @@ class _Order:
     ) -> None:
         self.first, self.courses, self.operands, self.sizes = first, courses, operands, sizes
         self.done = [0] * len(courses)
+        self.grains = [1] * len(courses)
         writers = {p: (n, i) for n, c in enumerate(courses) for i, p in enumerate(operands[n]) if i >= c.outputs}
         self.reads = [
             [(i, p, *writers[p]) for i, p in enumerate(operands[n][: c.outputs]) if p in writers]
@@ -281,25 +298,39 @@ class _Order:
         self.shifts = dict.fromkeys(windows, 0)
         self.written = dict.fromkeys(windows, 0)
 
-    def run(self, bands: int) -> Iterator[Part | Move]:
+    def run(self, bands: int, most: int) -> list[Part | Move] | None:
+        """What is run in so many bands; None where the windows take more than `most` bytes."""
+        parts: list[Part | Move] = []
         for band in range(1, bands + 1):
             for n, course in enumerate(self.courses):
-                end = self._ready(n) if self.reads[n] else -(-course.units * band // bands)
+                end = self._ready(n, bands) if self.reads[n] else -(-course.units * band // bands)
                 if end > self.done[n]:
-                    yield from self._part(n, end)
+                    parts += self._part(n, end)
+            if sum(self.windows.values()) > most:
+                return None
+        return parts
 
-    def _ready(self, n: int) -> int:
-        """How many units of a step have all that they read."""
+    def _ready(self, n: int, bands: int) -> int:
+        """How many units of a step have all that they read, to a small part of a band."""
         course = self.courses[n]
         there = [(i, self.courses[w].start(o, self.done[w]), p) for i, p, w, o in self.reads[n]]
-        low, high = self.done[n], course.units
+
+        def has_all(units: int) -> bool:
+            return all(min(course.end(i, units), self._size(p)) <= end for i, end, p in there)
+
+        if has_all(course.units):
+            return course.units
+        grain = max(1, course.units // (FINENESS * bands))
+        low, high = 0, (course.units - 1 - self.done[n]) // grain
+        probe = self.grains[n]  # most often, a step gets on as far as it did before
         while low < high:
-            middle = (low + high + 1) // 2
-            if all(min(course.end(i, middle), self._size(p)) <= end for i, end, p in there):
-                low = middle
+            probe = max(low + 1, min(probe, high))
+            if has_all(self.done[n] + probe * grain):
+                low, probe = probe, probe + 1 if probe == self.grains[n] else (probe + high + 1) // 2
             else:
-                high = middle - 1
-        return low
+                high, probe = probe - 1, (low + probe) // 2
+        self.grains[n] = low
+        return self.done[n] + low * grain
 
     def _size(self, place: Location) -> float:
         return inf if place.buffer is None else self.sizes[place.buffer]

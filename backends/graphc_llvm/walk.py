@@ -49,11 +49,11 @@ class Caches:
     @property
     def large(self) -> int:
         """Bytes from which on a buffer is worth a window."""
-        return self.last // 4
+        return self.last // 8
 
     def windows(self, threads: int) -> int:
         """Bytes that a chain's windows may take together, about."""
-        return 2 * self.own * threads
+        return self.own * threads
 
 
 @dataclass(frozen=True)
