@@ -25,7 +25,7 @@ class Residual(nn.Module):
 
 
 def convolutional() -> nn.Module:
-    layers = [nn.Conv2d(3, 48, 3, stride=2, padding=1), nn.ReLU(), Residual(48), Residual(48)]
+    layers = [nn.Conv2d(3, 48, 5, stride=2, padding=2), nn.ReLU(), Residual(48), Residual(48)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
 
 
@@ -77,3 +77,34 @@ def test_a_step_of_training_in_bf16_keeps_its_weights_in_f32() -> None:
     assert losses["bf16"][-1] < 0.5 * losses["bf16"][0]
     np.testing.assert_allclose(losses["bf16"], losses["f32"], rtol=2e-2)
     assert losses["bf16"] != losses["f32"]
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_gradients_of_convolutions(precision: str, target: str) -> None:
+    """The first update's step, which is the gradient, against f64; and torch's in the same type beside it."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.Tanh()]
+    module = nn.Sequential(*layers, nn.Conv2d(48, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x, y = torch.randn(5, 3, 9, 10), torch.randint(0, 16, (5,))  # an odd number of images
+
+    def gradients(dtype: torch.dtype) -> dict[str, np.ndarray]:
+        copied = copy.deepcopy(module).to(dtype)
+        nn.functional.cross_entropy(copied(x.to(dtype)), y).backward()
+        return {n: p.grad.double().numpy() for n, p in copied.named_parameters()}
+
+    exact, theirs = gradients(torch.float64), gradients({"bf16": torch.bfloat16, "f16": torch.float16}[precision])
+    before = {n: p.detach().numpy().copy() for n, p in module.named_parameters()}
+    try:
+        step = graphc.compile_training(
+            module, loss="cross_entropy", optimizer=graphc.SGD(1.0), example_inputs=(x, y), precision=precision, target=target
+        )
+    except graphc.ArtifactError as e:
+        pytest.skip(e.what)
+    step(x, y)
+    for name, after in step.parameters.items():
+        ours = before[name].astype(np.float64) - after
+        scale = np.abs(exact[name]).max()
+        error, allowed = (np.sqrt(np.mean((g - exact[name]) ** 2)) for g in (ours, theirs[name]))
+        assert error < max(allowed, 1e-3 * scale), name
+        assert np.abs(ours - exact[name]).max() < 2e-2 * scale, name
