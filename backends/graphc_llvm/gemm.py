@@ -127,8 +127,8 @@ def grid(c: Contraction) -> Grid:
     if blocks == 1 and isinstance(products, int) and isinstance(c.flops, int):
         blocks = max(1, min(-(-ITEMS // products), c.flops // (products * ITEM_FLOPS)))
         cut = blocks > 1
-    tiles = max(1, -(-c.row_count // c.tile_rows))
-    rows = -(-tiles // max(1, blocks)) * c.tile_rows
+    tiles = -(-c.row_count // c.tile_rows)
+    rows = -(-tiles // blocks) * c.tile_rows
     return Grid(rows, -(-c.row_count // rows), cut)
 
 
