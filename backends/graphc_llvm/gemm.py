@@ -66,7 +66,7 @@ ITEMS, ITEM_FLOPS = 16, 500_000
 FAR = 2048
 """Bytes between two lines of B from which on copying a block of it pays."""
 FEWEST_ROWS = 48
-"""Rows that must share such a copy."""
+"""Rows that must share such a copy, of which each block of rows makes its own."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def grid(c: Contraction) -> Grid:
     blocks, cut = -(-c.row_count // most), False
     products = product(a.extent for a in c.batch) * c.panels
     if blocks == 1 and isinstance(products, int) and isinstance(c.flops, int):
-        blocks = max(1, min(-(-ITEMS // products), c.flops // (products * ITEM_FLOPS)))
+        most_blocks = c.row_count // (FEWEST_ROWS if copies_b(c) else c.tile_rows)
+        blocks = max(1, min(-(-ITEMS // products), c.flops // (products * ITEM_FLOPS), most_blocks))
         cut = blocks > 1
     tiles = -(-c.row_count // c.tile_rows)
     rows = -(-tiles // blocks) * c.tile_rows
