@@ -12,6 +12,7 @@ from typing import Any, cast
 from graphc import plugins
 from graphc.arguments import Expected, as_arrays
 from graphc.backend import Backend, CompileOptions, CompileReport, Frontend, Numerics, Precision, Segment, Verify
+from graphc.collector import paused_collector
 from graphc.errors import GraphcError, PluginError, ShapeError
 from graphc.executable import Executable
 from graphc.ir.graph import Graph, Value
@@ -24,6 +25,7 @@ from graphc.training.trainable import Trainable, trainable_graph
 from graphc.version import __version__
 
 
+@paused_collector()
 def import_model(
     model: Any,
     *,
@@ -48,6 +50,7 @@ def import_model(
     return graph
 
 
+@paused_collector()
 def import_training(
     model: Any,
     *,
@@ -111,6 +114,7 @@ def run_passes(
     return copy
 
 
+@paused_collector()
 def compile(
     model: Any,
     backend: str | Backend | Sequence[str | Backend] = "llvm",
@@ -166,6 +170,7 @@ def compile(
     return executable
 
 
+@paused_collector()
 def compile_graph(
     graph: Graph,
     options: CompileOptions,

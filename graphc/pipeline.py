@@ -143,6 +143,7 @@ class PassManager:
     def run(self, graph: Graph, context: PassContext) -> list[PassRecord]:
         """Edits the graph; raises VerifyError where a pass breaks the IR's rules or its claim."""
         verify_graph(graph)
+        verified = _structure(graph)
         self._write("input", graph, context)
         runs: list[Checker] = []
         if self.verify != "off":
@@ -156,11 +157,13 @@ class PassManager:
             start = time.perf_counter()
             result = p.run(graph, context)
             seconds = time.perf_counter() - start
-            try:
-                verify_graph(graph)
-            except VerifyError as e:
-                e.what = f"after pass {p.name}: {e.what}"
-                raise
+            if (structure := _structure(graph)) != verified:
+                try:
+                    verify_graph(graph)
+                except VerifyError as e:
+                    e.what = f"after pass {p.name}: {e.what}"
+                    raise
+                verified = structure
             if digests:
                 made = {id(w): w for w in weight_constants(graph) if id(w) not in there}
                 context.literal_like_weight |= any(w.digest in digests for w in made.values())
@@ -179,6 +182,21 @@ class PassManager:
             self.dump.mkdir(parents=True, exist_ok=True)
             (self.dump / f"{context.dumps:02}-{name}.txt").write_text(print_graph(graph), encoding="utf-8")
             context.dumps += 1
+
+
+def _structure(graph: Graph) -> tuple[object, ...]:
+    """All of a graph that can be edited: where it is equal to what was verified, nothing was."""
+    nodes = graph.nodes
+    return (
+        nodes,
+        [n.operands for n in nodes],
+        [(v.name, v.type) for v in graph.values()],
+        tuple(graph.inputs),
+        graph.outputs,
+        tuple(graph.guards),
+        tuple(graph.donations),
+        [_structure(a) for n in nodes for a in n.attributes.values() if isinstance(a, Graph)],
+    )
 
 
 def _broken(

@@ -19,6 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.parser import parse_graph
 from graphc.ir.text import print_graph
 from graphc.ir.types import f64
+from graphc.ir.verifier import verify
 from graphc.pipeline import PassContext, PassManager, PassResult, reproduce, resolve_passes
 
 TEXT = """graph @g(%x: f32[n,4], %w: f32[4,3]) {
@@ -113,6 +114,43 @@ def test_graph_is_dumped_after_each_pass(tmp_path: Path, monkeypatch: pytest.Mon
 def test_graph_is_verified_after_each_pass() -> None:
     with pytest.raises(VerifyError, match="after pass untyped"):
         PassManager([Untyped()]).run(parse_graph(TEXT), PassContext())
+
+
+FUSED = """graph @g(%x: f32[4,3]) {
+  %z: f32[4,3] = fusion(%x) [
+    body=graph @body(%x: f32[4,3]) {
+      %y: f32[4,3] = exp(%x)
+      %z: f32[4,3] = tanh(%y)
+      return %z
+    }
+  ]
+  return %z
+}
+"""
+
+
+@dataclass(frozen=True)
+class UntypedInside:
+    """The same in a region, and doesn't say that anything changed."""
+
+    name: ClassVar[str] = "untyped-inside"
+    claim: ClassVar[Claim] = EXACT
+
+    def run(self, graph: Graph, context: PassContext) -> PassResult:
+        for body in [a for n in graph.nodes for a in n.attributes.values() if isinstance(a, Graph)]:
+            body.nodes[0].result.type = body.nodes[0].result.type.with_dtype(f64)
+        return PassResult(False)
+
+
+def test_graph_is_verified_again_only_where_it_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Graph] = []
+    monkeypatch.setattr("graphc.pipeline.verify_graph", lambda g: (seen.append(g), verify(g)))
+    PassManager(resolve_passes(["dce", "cse", "dce"])).run(parse_graph(TEXT), PassContext())
+    assert len(seen) == 1
+    PassManager([*resolve_passes(["dce"]), Scale()]).run(parse_graph(TEXT), PassContext())
+    assert len(seen) == 3
+    with pytest.raises(VerifyError, match="after pass untyped-inside"):
+        PassManager([UntypedInside()]).run(parse_graph(FUSED), PassContext())
 
 
 @pytest.mark.parametrize("level", ["sample", "full"])

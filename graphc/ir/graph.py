@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphc.ir.symbolic import Dim, Expr, Symbol, free_symbols
 from graphc.ir.types import TensorType
@@ -24,12 +25,11 @@ class Guard:
         return f"{self.left} == {self.right}"
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """One reading of a value: operand `index` of a node, or output `index` of a graph."""
 
     user: Node | Graph
-    index: int
+    index: int  # type: ignore[assignment]  # in place of tuple's method
 
 
 class Value:
@@ -52,12 +52,12 @@ class Value:
     @property
     def users(self) -> tuple[Node, ...]:
         """The nodes that read the value, each once."""
-        return tuple(dict.fromkeys(u.user for u in self._uses if isinstance(u.user, Node)))
+        return tuple(dict.fromkeys([u for u, _ in self._uses if isinstance(u, Node)]))
 
     @property
     def is_output(self) -> bool:
         """Whether a graph returns the value."""
-        return any(isinstance(u.user, Graph) for u in self._uses)
+        return any(isinstance(u, Graph) for u, _ in self._uses)
 
     def __repr__(self) -> str:
         return f"%{self.name}: {self.type}"
@@ -112,9 +112,12 @@ class Node:
         return f"{results} = {self.op.name}({', '.join(f'%{v.name}' for v in self.operands)})"
 
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.]*")
+
+
 def _identifier(hint: str) -> str:
     """The hint with "_" for every character that the text form doesn't take in a name."""
-    return "".join(c if (c.isascii() and c.isalnum()) or c in "_." else "_" for c in hint)
+    return hint if PLAIN_NAME.fullmatch(hint) else "".join(c if PLAIN_NAME.fullmatch(c) else "_" for c in hint)
 
 
 class Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -57,6 +58,8 @@ class Inference:
         low, _ = bounds(a - b)
         if low is not None and low > 0:
             raise ShapeError(f"{what} out of range", seen=f"{a} and {b}", expected=f"{a} <= {b}")
+        if isinstance(a, int) and isinstance(b, int):
+            return
         self.equal(minimum(a, b), a, what)
 
     def same_shape(self, types: Sequence[TensorType], what: str) -> tuple[Dim, ...]:
@@ -67,6 +70,8 @@ class Inference:
                 raise ShapeError(f"{what} must have the same shape", seen=" and ".join(map(str, types)))
         shape = list(first.shape)
         for t in types[1:]:
+            if t.shape == first.shape:
+                continue
             pairs = enumerate(zip(shape, t.shape, strict=True))
             shape = [self.equal(a, b, f"dim {i} of {what}") for i, (a, b) in pairs]
         return tuple(shape)
@@ -152,8 +157,8 @@ class OpDef:
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The given attributes with defaults filled in, in declared order; raises TypeError on a wrong name or kind."""
-        unknown = set(given) - set(self.attributes)
-        if unknown:
+        if not given.keys() <= self.attributes.keys():
+            unknown = given.keys() - self.attributes.keys()
             raise TypeError(f"{self.name} has no attribute {', '.join(sorted(unknown))}")
         result = {}
         for name, declared in self.attributes.items():
@@ -169,9 +174,14 @@ class OpDef:
             result[name] = value
         return result
 
+    @cached_property
+    def _counts(self) -> tuple[int, int | None]:
+        """The fewest and the most operands; None for any number."""
+        low = sum(not n.startswith("*") and not n.endswith("?") for n in self.operands)
+        return low, None if any(n.startswith("*") for n in self.operands) else len(self.operands)
+
     def check_count(self, count: int) -> None:
         """Raises TypeError unless the operator takes `count` operands."""
-        low = sum(not n.startswith("*") and not n.endswith("?") for n in self.operands)
-        high = None if any(n.startswith("*") for n in self.operands) else len(self.operands)
+        low, high = self._counts
         if count < low or (high is not None and count > high):
             raise TypeError(f"{self.name} takes ({', '.join(self.operands)}), not {count} operands")

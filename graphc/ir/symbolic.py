@@ -14,15 +14,15 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 Bound = int | None
 """An inclusive integer bound; None is unbounded."""
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A named integer with low <= value <= high (inclusive; None: no upper bound).
 
     `high` may be an expression over other symbols: a loop axis of extent `n` has high `n - 1`.
@@ -85,10 +85,11 @@ class Expr:
     """
 
     terms: tuple[tuple[Monomial, int], ...]
-    text: str = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", _format(self.terms))
+    @cached_property
+    def text(self) -> str:
+        """As `parse_dim` reads it."""
+        return _format(self.terms)
 
     def __str__(self) -> str:
         return self.text
@@ -97,10 +98,17 @@ class Expr:
         return f"Expr({self.text})"
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         return isinstance(other, Expr) and self.text == other.text and self.terms == other.terms
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+    @cached_property
+    def symbols(self) -> frozenset[Symbol]:
+        """Every symbol that occurs in it."""
+        return frozenset().union(*[_atom_symbols(a) for m, _ in self.terms for a in m])
 
     def __add__(self, other: Dim) -> Dim:
         return _sum(((self, 1), (other, 1)))
@@ -177,7 +185,8 @@ def _sort_key(term: tuple[Monomial, int]) -> tuple[bool, int, list[str]]:
 
 def _build(terms: dict[Monomial, int]) -> Dim:
     """The canonical expression of a monomial -> coefficient table."""
-    _recombine(terms)
+    if Mod in {type(a) for monomial in terms for a in monomial}:
+        _recombine(terms)
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
@@ -243,8 +252,12 @@ def _sum(weighted: Iterable[tuple[Dim, int]]) -> Dim:
 
 
 def _product(a: Dim, b: Dim) -> Dim:
-    if isinstance(a, int) and isinstance(b, int):
-        return a * b
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(b, int):
+        if isinstance(a, int):
+            return a * b
+        return Expr(tuple([(m, c * b) for m, c in a.terms])) if b else 0
     table: dict[Monomial, int] = {}
     for m, c in _terms(a):
         for n, d in _terms(b):
@@ -414,9 +427,7 @@ def ceildiv(e: Dim, divisor: Dim) -> Dim:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The product of all dims; 1 for none."""
-    result: Dim = 1
-    for d in dims:
-        result = result * d
+    result: Dim = math.prod(dims)
     return result
 
 
@@ -514,7 +525,7 @@ def _slope(e: Expr, s: Symbol) -> Dim | None:
     """The coefficient of `s` where `e` is linear in it, else None."""
     table: dict[Monomial, int] = {}
     for monomial, c in e.terms:
-        count = sum(a == s for a in monomial)
+        count = monomial.count(s)
         if count > 1 or any(not isinstance(a, Symbol) and s in _atom_symbols(a) for a in monomial):
             return None
         if count:
@@ -527,7 +538,7 @@ def linear(e: Dim, names: Iterable[str]) -> tuple[dict[str, Dim], Dim] | None:
     """({name: coefficient}, rest) with e == sum(coefficient * name) + rest, named symbols nowhere else; else None."""
     wanted = set(names)
     coefficients: dict[str, Dim] = {}
-    rest = e
+    rest = [(e, 1)]
     for s in free_symbols(e):
         if s.name not in wanted:
             continue
@@ -536,8 +547,8 @@ def linear(e: Dim, names: Iterable[str]) -> tuple[dict[str, Dim], Dim] | None:
         if slope is None or any(t.name in wanted for t in free_symbols(slope)):
             return None
         coefficients[s.name] = slope
-        rest = rest - slope * symbol(s.name, s.low, s.high)
-    return coefficients, rest
+        rest.append((slope * symbol(*s), -1))
+    return coefficients, _sum(rest) if coefficients else e
 
 
 def _atom_symbols(a: Atom) -> frozenset[Symbol]:
@@ -547,27 +558,25 @@ def _atom_symbols(a: Atom) -> frozenset[Symbol]:
     return frozenset().union(*(free_symbols(p) for p in parts))
 
 
+NO_SYMBOLS = frozenset[Symbol]()
+
+
 def free_symbols(e: Dim) -> frozenset[Symbol]:
     """Every symbol that occurs in `e`."""
-    return _free_symbols(e) if isinstance(e, Expr) else frozenset()
-
-
-@lru_cache(maxsize=65536)
-def _free_symbols(e: Expr) -> frozenset[Symbol]:
-    return frozenset().union(*(_atom_symbols(a) for m, _ in e.terms for a in m))
+    return e.symbols if isinstance(e, Expr) else NO_SYMBOLS
 
 
 def substitute(e: Dim, values: Mapping[str, Dim]) -> Dim:
     """`e` with each named symbol replaced, canonical again. Divisors must stay positive."""
     if isinstance(e, int) or not any(s.name in values for s in free_symbols(e)):
         return e
-    total: Dim = 0
+    terms: list[tuple[Dim, int]] = []
     for monomial, c in e.terms:
-        term: Dim = c
+        term: Dim = 1
         for a in monomial:
             term = term * _substitute_atom(a, values)
-        total = total + term
-    return total
+        terms.append((term, c))
+    return _sum(terms)
 
 
 def _substitute_atom(a: Atom, values: Mapping[str, Dim]) -> Dim:

@@ -116,7 +116,7 @@ class TensorType:
 
     def symbols(self) -> frozenset[Symbol]:
         """Every symbol in the shape."""
-        return frozenset().union(*(free_symbols(d) for d in self.shape))
+        return frozenset().union(*[free_symbols(d) for d in self.shape if isinstance(d, Expr)])
 
     def concrete(self, dims: Mapping[str, int]) -> tuple[int, ...]:
         """The shape at given values of the symbols."""

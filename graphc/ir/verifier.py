@@ -51,7 +51,8 @@ def _define(graph: Graph, value: Value, defined: set[Value], names: set[str], no
         raise VerifyError(f"%{value.name} doesn't know the node that produces it")
     if any(isinstance(d, int) and d < 0 for d in value.type.shape):
         raise VerifyError(f"%{value.name} has a negative dim", seen=value.type)
-    if isinstance(value.type.bytes, int) and value.type.bytes >= ADDRESSABLE:
+    size = value.type.bytes
+    if isinstance(size, int) and size >= ADDRESSABLE:
         layer = ", ".join(node.origin) if node is not None else None
         raise VerifyError(f"%{value.name} is larger than any memory", layer=layer or None, seen=value.type)
     names.add(value.name)
@@ -110,14 +111,14 @@ def _verify_node(graph: Graph, node: Node, defined: set[Value], known: frozenset
 
 
 def _verify_uses(graph: Graph, defined: set[Value]) -> None:
-    expected: dict[Value, set[Use]] = {v: set() for v in defined}
+    expected: dict[Value, list[Use]] = {v: [] for v in defined}
     for node in graph.nodes:
         for i, value in enumerate(node.operands):
-            expected[value].add(Use(node, i))
+            expected[value].append(Use(node, i))
     for i, value in enumerate(graph.outputs):
-        expected[value].add(Use(graph, i))
+        expected[value].append(Use(graph, i))
     for value, uses in expected.items():
-        if set(value.uses) != uses:
+        if len(value.uses) != len(uses) or not set(value.uses).issuperset(uses):
             raise VerifyError(
                 f"use list of %{value.name} in graph @{graph.name} is wrong", seen=str(value.uses), expected=str(uses)
             )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc.backend import Backend, CompileOptions, Numerics, Precision, Verify
+from graphc.collector import paused_collector
 from graphc.driver import check_dynamic, compile_graph, import_training
 from graphc.errors import GraphcError, ShapeError
 from graphc.ir.symbolic import Dim, Expr
@@ -24,6 +25,7 @@ from graphc.training.step import TrainingStep
 from graphc.training.trainable import Trainable
 
 
+@paused_collector()
 def compile_training(
     model: Any,
     *,
