@@ -111,7 +111,7 @@ def _scores(softmax: Softmax, readers: frozenset[Node]) -> list[Node] | None:
     """
     shape = softmax.argument.type.shape
     found: list[Node] = []
-    waiting = [softmax.argument]
+    waiting = [softmax.argument, *(v for f in softmax.factors for v in f.node.operands if _is_view(v))]
     product: Node | None = None
     while waiting:
         v = waiting.pop()
@@ -125,7 +125,7 @@ def _scores(softmax: Softmax, readers: frozenset[Node]) -> list[Node] | None:
             found.append(node)
         elif is_counted(node) or node.op.name in VIEWS:
             found.append(node)
-            waiting += [x for x in node.operands if x.producer is not None and is_free(x.producer)]
+            waiting += [x for x in node.operands if _is_view(x)]
         elif "elementwise" in node.op.traits and v.type.shape == shape and alone:
             found.append(node)
             waiting += node.operands
@@ -135,6 +135,10 @@ def _scores(softmax: Softmax, readers: frozenset[Node]) -> list[Node] | None:
 def is_free(node: Node) -> bool:
     """Whether the node costs nothing where it is copied: a view, a literal, or what counters alone give."""
     return node.op.name in VIEWS or is_counted(node)
+
+
+def _is_view(v: Value) -> bool:
+    return v.producer is not None and is_free(v.producer)
 
 
 def is_counted(node: Node) -> bool:

@@ -18,9 +18,9 @@ FEWEST_ROWS = 24
 
 
 def may_run(p: Products, numerics: str) -> bool:
-    """Whether the kernel computes what these numerics allow: strict ones have no sums that are scaled later."""
+    """Whether the kernel computes what these numerics allow: strict ones have no sums, or products, that are scaled later."""
     high = bounds(p.keys)[1]
-    return numerics != "strict" or (high is not None and high <= STRICT_KEYS)
+    return numerics != "strict" or (high is not None and high <= STRICT_KEYS and not p.scaled)
 
 
 def block_rows(p: Products) -> int:
@@ -62,6 +62,7 @@ class Areas:
             "packed": depth * self.keys,
             "values": self.keys // 2 * self.columns if p.pair else 0,
             "weights": s.tile_rows * self.keys,
+            "factors": s.tile_rows * self.keys if p.scaled else 0,
             "tile": s.tile_rows * r.width,
             "sums": rows * self.columns,
             "highest": rows,

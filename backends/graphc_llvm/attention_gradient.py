@@ -23,14 +23,13 @@ from graphc_llvm.attention import (
     VIEWS,
     Attention,
     find_attention,
-    is_counted,
     is_free,
     plan_kernel,
     views_after,
     with_guards,
 )
 from graphc_llvm.attention_gradient_products import find_gradient
-from graphc_llvm.attention_products import find_softmax, is_weighted_sum
+from graphc_llvm.attention_products import Softmax, factors_of, find_softmax, is_weighted_sum
 from graphc_llvm.target import Target
 
 
@@ -45,9 +44,8 @@ class FuseAttentionGradient:
     def run(self, graph: Graph, context: PassContext) -> PassResult:
         fused = 0
         for node in graph.nodes:
-            if not is_weighted_sum(node) or find_softmax(node.operands[0]) is None:
-                continue
-            if all(u is node for u in node.operands[0].users) and not node.operands[0].is_output:
+            softmax = find_softmax(node.operands[0]) if is_weighted_sum(node) else None
+            if softmax is None or (softmax.weights.users == (node,) and not softmax.weights.is_output):
                 continue
             try:
                 self.fuse(graph, node, context)
@@ -121,7 +119,7 @@ def find_backward(graph: Graph, last: Node) -> Backward:
     if not _is_slopes(product, last) or product.result.type.shape != shape:
         raise _Refused("the gradient of its weights isn't a product with what they weigh")
     for n in totals:
-        if not _is_total(n, product, weights):
+        if not _is_total(n, product, softmax):
             raise _Refused(f"%{n.result.name} is another sum than that of weights and their gradients")
     return Backward(attention, product, tuple(totals), tuple(elementwise), tuple(sums))
 
@@ -131,6 +129,7 @@ def _readers(forward: set[Node], last: Node) -> tuple[set[Node], set[Node]]:
     shape = last.operands[0].type.shape
     slopes: set[Node] = set()
     found: set[Node] = set()
+    known: dict[Value, set[Node]] = {}
     waiting = [u for n in forward if n is not last for r in n.results for u in r.users if u not in forward]
     while waiting:
         node = waiting.pop()
@@ -140,7 +139,10 @@ def _readers(forward: set[Node], last: Node) -> tuple[set[Node], set[Node]]:
         found.add(node)
         scored = node.results[0].type.shape == shape
         if scored:
-            slopes |= {v.producer for v in node.operands if v.producer is not None and v.producer.op.name == "dot"}
+            other = [v for v in node.operands if v.producer not in forward | found]
+            above = set().union(*(_under(v, known) for v in other if v.type.shape == shape))
+            slopes |= {n for n in above if n.op.name == "dot"}
+            found |= {n for n in above if n.op.name != "dot"}
         if scored or _is_row_sum(node, shape):
             waiting += [u for r in node.results for u in r.users]
     return slopes - forward - found, found
@@ -171,10 +173,20 @@ def _is_slopes(product: Node, last: Node) -> bool:
     return len(columns) == 1 and product["rhs_contract"] == columns
 
 
-def _is_total(total: Node, slopes: Node, weights: Value) -> bool:
-    """Whether a sum is that of slopes * weights over keys."""
+def _is_total(total: Node, slopes: Node, softmax: Softmax) -> bool:
+    """Whether a sum is that of slopes * weights over keys, the factors of the weights at one or the other."""
     product = total.operands[0].producer
-    return product is not None and product.op.name == "mul" and {*product.operands} == {slopes.result, weights}
+    if product is None or product.op.name != "mul" or softmax.value not in product.operands:
+        return False
+    (v, *_) = (x for x in (*product.operands, softmax.value) if x is not softmax.value)
+    left = {(f.node.op.name, f.by) for f in softmax.factors}
+    while left:
+        ways = [(f, rest) for f, rest in factors_of(v) if (f.node.op.name, f.by) in left]
+        if not ways:
+            return False
+        ((factor, v), *_) = ways
+        left.remove((factor.node.op.name, factor.by))
+    return v is slopes.result
 
 
 class _Body:
@@ -199,6 +211,8 @@ class _Body:
         self.logs = self.unknown("logs", rows)
         low = self.b.op("sub", scores, self.b.broadcast(self.logs, scores.type.shape, range(rows.rank)))
         self.values[a.softmax.value] = self.b.op("exp", low)
+        for factor in a.softmax.factors:
+            self.copy(factor.node)
         self.totals = [self.unknown("total", rows) for _ in backward.totals]
         self.values.update(zip((n.result for n in backward.totals), self.totals, strict=True))
         self.copy(backward.slopes)
@@ -249,7 +263,7 @@ class _Body:
         """A value of the graph in the body: one that is there, or follows from what costs nothing, or an input."""
         if v not in self.values:
             node = v.producer
-            if node is not None and (is_counted(node) or (views and is_free(node))):
+            if node is not None and views and is_free(node):
                 self.copy(node)
             else:
                 self.values[v] = self.body.add_input(v.name, v.type)
@@ -258,7 +272,8 @@ class _Body:
 
     def sum(self, node: Node) -> tuple[Value, Sequence[int]]:
         """A sum as the product of a tile and an operand, [batch, row, column]; and the order that the node's axes have."""
-        known = {self.backward.attention.softmax.value, *(n.result for n in self.backward.elementwise)}
+        softmax = self.backward.attention.softmax
+        known = {softmax.value, softmax.weights, *(n.result for n in self.backward.elementwise)}
         places = [i for i, v in enumerate(node.operands) if v in known]
         if len(places) != 1:
             raise _Refused(f"%{node.result.name} is the product of two matrices of the scores' size")

@@ -243,20 +243,32 @@ def _visible(g: Gradient) -> Dim | None:
 
     None, too, where biases are read, or operands whose rows aren't dense: those can't be looked through for what isn't finite.
     """
-    stores, defined = _stores(g.first), {s.value: s for s in g.first.epilogue if not isinstance(s, Store)}
-    if len(stores) != 1 or any(_is_bias(c, s, g.loaded) for c in (g.first, g.second) for s in c.epilogue):
+    if any(_is_bias(c, s, g.loaded) for c in (g.first, g.second) for s in c.epilogue):
         return None
-    power = defined.get(str(stores[0].operand))
-    below = defined.get(str(power.operands[0])) if isinstance(power, Apply) and power.op == "exp" else None
-    if not isinstance(below, Apply) or below.op != "sub":
+    for power in g.first.epilogue:
+        seen = _visible_in(g.first, power)
+        if seen is not None and isinstance(power, Apply):
+            break
+    else:
         return None
-    seen = visible(g.first, below.operands[0])
-    if seen is None or affine(seen, _names(g.first)) is None or not _vanishes(g.second, g.loaded):
+    if not _vanishes(g.first, {power.value}) or not _vanishes(g.second, _tiles_read(g)):
         return None
     dense = all(
         x.of(c.inner.name) == 1 for c in (g.first, g.second) for x in (c.a_address, c.b_address)
     )  # fmt: skip
     return seen if dense else None
+
+
+def _visible_in(c: Contraction, power: Statement) -> Dim | None:
+    """How many keys a row sees, where a statement is exp(scores - something) of scores that a causal mask hides."""
+    defined = {s.value: s for s in c.epilogue if not isinstance(s, Store)}
+    below = defined.get(str(power.operands[0])) if isinstance(power, Apply) and power.op == "exp" else None
+    found = visible(c, below.operands[0]) if isinstance(below, Apply) and below.op == "sub" else None
+    return found if found is not None and affine(found, _names(c)) is not None else None
+
+
+def _tiles_read(g: Gradient) -> set[str]:
+    return {s.value for s in g.second.epilogue if isinstance(s, Load) and s.buffer in g.loaded}
 
 
 def _is_bias(c: Contraction, s: Statement, tiles: Mapping[str, int]) -> bool:
@@ -267,17 +279,14 @@ def _is_bias(c: Contraction, s: Statement, tiles: Mapping[str, int]) -> bool:
     return place is None or place.of(c.column.name) != 0
 
 
-def _vanishes(c: Contraction, tiles: Mapping[str, int]) -> bool:
-    """Whether all that is stored is 0 where the tiles that are read are 0 and all else is finite."""
-    zero: set[str] = set()
+def _vanishes(c: Contraction, zero: set[str]) -> bool:
+    """Whether all that is stored is 0 where some values are 0 and all else is finite."""
 
     def is_zero(o: object) -> bool:
         return o in zero if isinstance(o, str) else o == 0
 
     for s in c.epilogue:
-        if isinstance(s, Load) and s.buffer in tiles:
-            zero.add(s.value)
-        elif isinstance(s, Apply):
+        if isinstance(s, Apply):
             found = list(map(is_zero, s.operands))
             some = (s.op == "mul" and any(found)) or (s.op == "select" and all(found[1:]))
             if some or (s.op in ("add", "sub", "neg") and all(found)):

@@ -70,16 +70,19 @@ def emit(p: Products, symbol: str, dims: Sequence[str], target: Target, numerics
 
 
 class _Scores(Epilogue):
-    """The scores' epilogue, whose result goes to scratch, with -inf in the place of keys that there aren't."""
+    """The scores' epilogue, whose results go to scratch, with -inf in the place of keys that there aren't.
 
-    line: ir.Value
+    lines: where each result goes, by buffer; the first one's are the scores.
+    """
+
+    lines: Mapping[str, ir.Value]
 
     def store_lanes(self, pointer: ir.Value, s: Store, values: Mapping[str, ir.Value], strip: Strip) -> None:
         lanes = ir.VectorType(self.element, strip.lanes)
         value = values[s.operand] if isinstance(s.operand, str) else constant(lanes, s.operand)
-        if strip.mask is not None:
+        if strip.mask is not None and s.buffer == next(iter(self.lines)):
             value = self.b.select(strip.mask, value, constant(value.type, float("-inf")))
-        store_vector(self.b, value, offset(self.b, self.line, strip.first, self.element))
+        store_vector(self.b, value, offset(self.b, self.lines[s.buffer], strip.first, self.element))
 
 
 class _Emitter:
@@ -109,11 +112,20 @@ class _Emitter:
             first += size
         given = sum(x.access == "in" for x in self.s.body.buffers)
         self.buffers = {str(i): load(b, offset(b, pointers, i, PTR), PTR) for i in range(given)}
-        self.buffers[str(given)] = self.place["weights"]
+        self.made = {str(given): self.place["weights"]}
+        if p.scaled:
+            self.made[str(given + 1)] = self.place["factors"]
         outputs = [x.name for x in self.r.body.buffers if x.access == "out"]
         results = {name: load(b, offset(b, pointers, given + i, PTR), PTR) for i, name in enumerate(outputs)}
         self.of_rows = [load(b, offset(b, pointers, given + 1 + i, PTR), PTR) for i in range(2 if p.rows else 0)]
-        self.epilogue = Epilogue(b, self.r, self.lanes, numerics, self.of_result, {**self.buffers, **results})
+        self.epilogue = Epilogue(
+            b,
+            self.r,
+            self.lanes,
+            numerics,
+            self.of_result,
+            {**self.buffers, str(given): self.place["weights"], **results},
+        )
         self.emit_kernel()
 
     def emit_kernel(self) -> None:
@@ -295,13 +307,15 @@ class _Emitter:
         stride = at.dim(s.a_address.of(s.inner.name) * terms)
         span = i64(0), i64(depth // terms)
         sums = add_products(b, rows, stride, columns, span, zeros, self.left(s.a_dtype.name), self.add)
-        epilogue = _Scores(b, replace(s, width=vectors * self.lanes), self.lanes, self.numerics, at, self.buffers)
+        epilogue = _Scores(
+            b, replace(s, width=vectors * self.lanes), self.lanes, self.numerics, at, {**self.buffers, **self.made}
+        )
         column = b.mul(panel, i64(s.width))
         for r, place in enumerate(places):
             at.env.update(place)
             at.env[s.column.name] = b.add(first, column)
             line = b.add(column, i64(r * self.areas.keys))
-            epilogue.line = offset(b, self.place["weights"], line, self.element)
+            epilogue.lines = {name: offset(b, area, line, self.element) for name, area in self.made.items()}
             mine = sums[r * vectors : (r + 1) * vectors]
             epilogue.finish(left, lambda strip, mine=mine: joined(b, mine, strip, self.lanes))  # type: ignore[misc]
 
@@ -365,7 +379,7 @@ class _Emitter:
                 if self.strict:
                     store_vector(b, x, at(r, loop.index))
                 else:
-                    self.store_weights(x, line[r], loop.index)
+                    self.store_weights(self.scaled(x, r, loop.index), line[r], loop.index)
             loop.update([b.fadd(x, y) for x, y in zip(loop.carried, powers, strict=True)])
         totals = [reduce_vector(b, "fadd", x) for x in loop.results]
         if self.strict:
@@ -379,6 +393,13 @@ class _Emitter:
                 totals[r] = fma(b, load(b, place, self.element), factor, totals[r])
                 store(b, totals[r], place)
         return factors, reached, totals
+
+    def scaled(self, x: ir.Value, r: int, i: ir.Value) -> ir.Value:
+        """Row r's powers times what weights are multiplied with, where they are."""
+        if not self.p.scaled:
+            return x
+        factors = offset(self.b, self.place["factors"], r * self.areas.keys, self.element)
+        return self.b.fmul(x, load_vector(self.b, offset(self.b, factors, i, self.element), self.element, self.lanes))
 
     def store_weights(self, x: ir.Value, line: ir.Value, i: ir.Value) -> None:
         """Weights in the place of scores; pairs, half as long, in that of scores which were read before."""

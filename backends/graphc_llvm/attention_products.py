@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.errors import UnsupportedOpError
+from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.symbolic import Dim, product, symbol
 from graphc.ir.types import bf16
@@ -20,6 +21,9 @@ from graphc.lowering.lower import lower
 from graphc_llvm.contraction import Contraction, dense_along, match, product_of_loads, tile_height
 from graphc_llvm.target import Target
 
+MOST_FACTORS = 3
+"""Of weights: dropout has two."""
+
 
 @dataclass(frozen=True)
 class Products:
@@ -28,7 +32,8 @@ class Products:
     Buffers of both are numbered as the body's operands and results, but for the weights, the result's A. pair: operands are
     bf16, and multiplied in pairs of neighbours along the sums. visible: how many keys, the first ones, a row's scores can
     be of without being -inf, by the row's place; None where all. rows: whether each row's highest score and the sum of its
-    exp(score - highest) are results too, after the other one.
+    exp(score - highest) are results too, after the other one. scaled: whether the scores' body has a second result, what the
+    weights are multiplied with.
     """
 
     scores: Contraction
@@ -36,6 +41,7 @@ class Products:
     pair: bool = False
     visible: Dim | None = None
     rows: bool = False
+    scaled: bool = False
 
     @property
     def batch(self) -> Dim:
@@ -51,12 +57,25 @@ class Products:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """What a node multiplies one operand with: `by`, a literal; or 1 where the bool `by` is set, and 0 elsewhere."""
+
+    node: Node
+    by: Value
+
+
+@dataclass(frozen=True)
 class Softmax:
-    """A softmax along the last axis, in primitives, its value perhaps narrowed: its argument, its value, and its nodes."""
+    """A softmax along the last axis, in primitives: its argument, its value, what weighs, and its nodes.
+
+    weights: the value, perhaps narrowed; or, as dropout leaves it, that times factors that depend on other things.
+    """
 
     argument: Value
     value: Value
+    weights: Value
     nodes: tuple[Node, ...]
+    factors: tuple[Factor, ...] = ()
 
     @property
     def rows(self) -> tuple[Value, Value]:
@@ -65,8 +84,38 @@ class Softmax:
         return highest, total
 
 
-def find_softmax(weights: Value) -> Softmax | None:
-    """exp(x - max x) / sum(exp(x - max x)), or that narrowed, if `weights` is that."""
+def find_softmax(weights: Value, most: int = MOST_FACTORS) -> Softmax | None:
+    """exp(x - max x) / sum(exp(x - max x)), or that narrowed, or times factors, if `weights` is that."""
+    found = _plain_softmax(weights)
+    if found is not None:
+        return found
+    for factor, rest in factors_of(weights) if most else ():
+        found = find_softmax(rest, most - 1)
+        if found is not None and found.value.type == weights.type:
+            nodes, factors = (*found.nodes, factor.node), (*found.factors, factor)
+            return Softmax(found.argument, found.value, weights, nodes, factors)
+    return None
+
+
+def factors_of(v: Value) -> list[tuple[Factor, Value]]:
+    """The ways to read a value as something times a factor of the same shape: a literal, or what a mask leaves."""
+    node = v.producer
+    if node is not None and node.op.name == "mul":
+        x, y = node.operands
+        return [(Factor(node, by), rest) for by, rest in ((x, y), (y, x)) if _literal(by) is not None]
+    if node is not None and node.op.name == "select" and _literal(node.operands[2]) == 0:
+        return [(Factor(node, node.operands[0]), node.operands[1])]
+    return []
+
+
+def _literal(v: Value) -> float | None:
+    """The number that a value is everywhere, if it is a literal."""
+    repeated = _made_by(v, "broadcast")
+    node = _made_by(v if repeated is None else repeated.operands[0], "constant")
+    return float(node["value"].array) if node is not None and node["value"].is_literal else None
+
+
+def _plain_softmax(weights: Value) -> Softmax | None:
     rounding = _made_by(weights, "cast")
     quotient = _made_by(weights if rounding is None else rounding.operands[0], "div")
     power = quotient and _made_by(quotient.operands[0], "exp")
@@ -79,7 +128,7 @@ def find_softmax(weights: Value) -> Softmax | None:
     if total is None or highest is None:
         return None
     last = (quotient,) if rounding is None else (quotient, rounding)
-    return Softmax(x, weights, (*highest, difference, power, *total, *last))
+    return Softmax(x, weights, weights, (*highest, difference, power, *total, *last))
 
 
 def _made_by(v: Value, op: str) -> Node | None:
@@ -113,13 +162,11 @@ def find_products(body: Graph, target: Target) -> Products | None:
     result_of_rows = len(body.outputs) > 1
     if result_of_rows and tuple(body.outputs[1:]) != softmax.rows:
         return None
-    before, values = body.clone()
-    before.set_outputs([values[softmax.argument]])
     after, values = body.clone()
     after.set_outputs(after.outputs[:1])
-    after.replace_uses(values[softmax.value], after.add_input("weights", softmax.value.type))
+    after.replace_uses(values[softmax.weights], after.add_input("weights", softmax.weights.type))
     try:
-        halves = [lower(needed(half)) for half in (before, after)]
+        halves = [lower(_before(body, softmax)), lower(needed(after))]
     except UnsupportedOpError:
         return None  # the halves have no common nest, so neither has the whole
     first, second = halves
@@ -130,11 +177,26 @@ def find_products(body: Graph, target: Target) -> Products | None:
         return None
     if not _agree(first_product, result):
         return None
-    (store,) = (s for s in first_product.epilogue if isinstance(s, Store))
+    store, *_ = (s for s in first_product.epilogue if isinstance(s, Store) and s.buffer == str(len(body.inputs)))
     pair = target.bf16_pairs and _has_pairs(first_product, result)
+    scaled = bool(softmax.factors)
     if result_of_rows and not _in_order(first_product):
         return None
-    return Products(first_product, result, pair, visible(first_product, store.operand), result_of_rows)
+    return Products(first_product, result, pair, visible(first_product, store.operand), result_of_rows, scaled)
+
+
+def _before(body: Graph, softmax: Softmax) -> Graph:
+    """What computes the scores, and, where the weights are multiplied with factors, what these make of 1."""
+    before, values = body.clone()
+    results = [values[softmax.argument]]
+    if softmax.factors:
+        b = Builder(before, before=values[softmax.factors[0].node.result].producer)
+        one = b.full(1, softmax.value.type)
+        (scores,) = results  # of these, for the eye of `lower`, so that both are in one nest
+        before.replace_uses(values[softmax.value], b.op("select", b.op("eq", scores, scores), one, one))
+        results.append(values[softmax.weights])
+    before.set_outputs(results)
+    return needed(before)
 
 
 def _in_order(c: Contraction) -> bool:

@@ -203,6 +203,23 @@ def test_any_work_on_scores_and_grouped_heads() -> None:
     np.testing.assert_allclose(executable(*inputs), wanted.numpy(), rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize(("keys", "numerics"), [(37, "fast"), (MOST_KEYS + 70, "fast"), (37, "strict")])
+def test_weights_that_are_dropped(keys: int, numerics: str) -> None:
+    b = Builder()
+    q, k, v = (b.input(n, f32, (2, s, 8)) for n, s in zip("qkv", (19, keys, keys), strict=True))
+    scores = b.op("dot", q, k, lhs_batch=(0,), rhs_batch=(0,), lhs_contract=(2,), rhs_contract=(2,))
+    weights = b.op("softmax", scores, axis=2)
+    keep = b.input("keep", bool_, scores.type.shape)
+    left = b.op("mul", b.op("select", keep, weights, b.full_like(0, weights)), b.full_like(2.0, weights))
+    graph = b.returns(b.op("dot", left, v, lhs_batch=(0,), rhs_batch=(0,), lhs_contract=(2,), rhs_contract=(1,)))
+    inputs = arrays(graph)
+    executable = graphc.compile(graph, cache=False, numerics=numerics)
+    assert ([k.name for k in executable.kernels] == ["attention"]) == (numerics == "fast")
+    qt, kt, vt, keept = (torch.from_numpy(x) for x in inputs)
+    wanted = (torch.softmax((qt @ kt.mT).double(), -1) * keept * 2) @ vt.double()
+    np.testing.assert_allclose(executable(*inputs), wanted.numpy(), rtol=0, atol=3e-6 * wanted.abs().max().item())
+
+
 NARROW = [
     (1, 3, 33, 45, 20, 36),
     (2, 1, 17, 31, 21, 35),

@@ -12,7 +12,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.text import print_graph
-from graphc.ir.types import DType, bool_, f32, f64
+from graphc.ir.types import DType, bool_, f32, f64, i64
+from graphc.ops.attention import attention_weights
 from graphc.ops.random import dropout
 from graphc.pipeline import PassContext, PassManager, resolve_passes
 from graphc.testing.gradients import check_gradient
@@ -285,12 +286,42 @@ def test_the_gradient_of_a_bias_keeps_the_matrix() -> None:
     assert reason.endswith("reads what is of the scores' size")
 
 
-def test_dropped_weights_are_kept() -> None:
+@pytest.mark.parametrize(("queries", "keys", "causal"), [(19, 37, False), (300, 300, True), (7, 600, False)])
+def test_dropout_of_weights(queries: int, keys: int, causal: bool) -> None:
+    """What is dropped is a mask of bytes, drawn once; numbers are the interpreter's and, for this mask, PyTorch's."""
+    b = Builder()
+    q, k, v, dy = (
+        b.input(n, f32, (1, 2, s, 8)) for n, s in (("q", queries), ("k", keys), ("v", keys), ("dy", queries))
+    )
+    weights = attention_weights(b, q, k, scale=0.3, causal=causal)
+    keep = b.input("keep", bool_, weights.type.shape)
+    left = b.op("select", keep, b.op("mul", weights, b.full_like(1.25, weights)), b.full_like(0, weights))
+    y = b.op("dot", left, v, lhs_batch=(0, 1), rhs_batch=(0, 1), lhs_contract=(3,), rhs_contract=(2,))
+    graph = b.returns(b.op("mul", y, dy))
+    inputs = arrays(graph)
+    executable = graphc.compile(gradients(graph))
+    assert names(executable).count("attention") == names(executable).count("attention_gradient") == 1
+    leaves = [torch.from_numpy(x).double().requires_grad_() for x in inputs[:3]]
+    scores = leaves[0] @ leaves[1].mT * 0.3
+    if causal:
+        scores = scores.masked_fill(~torch.ones(queries, keys, dtype=torch.bool).tril(), -torch.inf)
+    yt = (torch.softmax(scores, -1) * 1.25 * torch.from_numpy(inputs[4]) @ leaves[2]) * torch.from_numpy(inputs[3])
+    yt.sum().backward()
+    for seen, x in zip(executable(*inputs), [yt.detach(), *(x.grad for x in leaves)], strict=True):
+        close(seen, x.numpy())
+
+
+def test_dropout_as_models_have_it() -> None:
     def finish(b: Builder, w: Value, v: Value) -> Graph:
-        return b.returns(weigh(b, dropout(b, w, b.input("key", graphc.ir.types.i64, (2,)), 0.5, 0), v))
+        return b.returns(weigh(b, dropout(b, w, b.input("key", i64, (2,)), 0.5, 0), v))
 
     graph = gradients(small(finish))
-    assert names(graphc.compile(graph)).count("attention_gradient") == 0
+    rng = np.random.default_rng(0)
+    inputs = [*(rng.normal(size=(2, 5, 4)).astype(np.float32) for _ in "qkv"), np.array([3, 5])]
+    executable = graphc.compile(graph)
+    assert names(executable).count("attention_gradient") == 1
+    for seen, wanted in zip(executable(*inputs), interpret(graph, inputs), strict=True):
+        close(seen, wanted)
 
 
 def test_gradients_of_some_alone() -> None:
