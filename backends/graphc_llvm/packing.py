@@ -196,9 +196,13 @@ def _with_dense_terms(b: Builder, node: Node, attributes: dict[str, Any]) -> tup
     moved = view is not None and view.op.name == "transpose" and view["permutation"][-1] != x.type.rank - 1
     if contract[-1] == x.type.rank - 1 and not moved:
         return x, attributes
-    order = (*batch, *free_axes(x.type.rank, batch, contract), *contract)
-    axes = {"lhs_batch": tuple(range(len(batch))), "lhs_contract": tuple(range(len(order) - len(contract), len(order)))}
-    return b.op("materialize", b.transpose(x, order)), {**attributes, **axes}
+    free = free_axes(x.type.rank, batch, contract)
+    ordered = b.transpose(x, (*batch, *contract, *free))
+    lead, rows = ordered.type.shape[: len(batch) + len(contract)], ordered.type.shape[len(batch) + len(contract) :]
+    form = Panels((*lead, product(rows)), product(rows), len(batch), terms=2)
+    interleaved = form.unpack(b, form.pack(b, b.reshape(ordered, form.shape)))
+    axes = {"lhs_batch": tuple(range(len(batch))), "lhs_contract": tuple(range(len(batch), len(lead)))}
+    return b.reshape(interleaved, (*lead, *rows)), {**attributes, **axes}
 
 
 def _read_transposed(node: Node) -> bool:

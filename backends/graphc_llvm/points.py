@@ -237,20 +237,22 @@ class Points:
 
     # Loads.
 
-    def _load(self, s: FlatLoad, point: Point) -> Placed:
+    def _load(self, s: FlatLoad, point: Point, *, moved: bool = False) -> Placed:
+        """The value of a load; `moved`: as it is in memory, for a store of the same type."""
         a = self.access(s.access, point)
         otherwise = None
         if a.where is not None or (a.mask is not None and s.access.predicate):
             otherwise = self.value(s.otherwise, s.dtype, point)
             a = replace(a, level=max(a.level, otherwise.level))
         buffer = s.access.buffer
-        key = ("load", buffer.name, a.address, s.dtype, id(a.where), id(a.mask), id(otherwise and otherwise.value))
+        dtype = buffer.type.dtype if moved else s.dtype
+        key = ("load", buffer.name, a.address, dtype, id(a.where), id(a.mask), id(otherwise and otherwise.value))
         memo = self.ix.scopes[a.level].memo
         if key not in memo:
             with self.ix.at(a.level):
                 raw = self._transposed(s, point, a)
                 raw = self.memory.read(buffer, a) if raw is None else raw
-                value = emit_cast(self.b, raw, buffer.type.dtype.name, s.dtype.name)
+                value = raw if moved else emit_cast(self.b, raw, buffer.type.dtype.name, s.dtype.name)
                 if otherwise is not None and not _is_zero(otherwise.value):
                     value = self._or_else(value, otherwise.value, a)
                 memo[key] = (value, a, otherwise)
@@ -300,10 +302,19 @@ class Points:
             ready = [x for i, x in enumerate(ready) if i not in others]
 
     def _stored(self, s: FlatStore, point: Point, dtype: DType) -> ir.Value:
-        known = self.body.definitions[s.operand].dtype if isinstance(s.operand, str) else dtype
+        source = self.body.definitions[s.operand] if isinstance(s.operand, str) else None
+        if isinstance(source, FlatLoad) and _moves(source, dtype):
+            return self._load(source, point, moved=True).value
+        known = source.dtype if source is not None else dtype
         if not isinstance(s.operand, str) and dtype.name in ("f16", "bf16"):
             known = f32  # how literals of these types are emitted
         return emit_cast(self.b, self.value(s.operand, known, point).value, known.name, dtype.name)
+
+
+def _moves(s: FlatLoad, dtype: DType) -> bool:
+    """Whether a load is of narrow floats that are stored as they are: they needn't be widened and rounded on their way."""
+    same = dtype.name in ("f16", "bf16") and s.access.buffer.type.dtype == dtype
+    return same and (not s.access.predicate or str(s.otherwise) in ("0", "0.0"))
 
 
 def _is_zero(value: ir.Value) -> bool:
