@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from graphc.errors import UnsupportedOpError
+from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.symbolic import Dim, Expr, FloorDiv, Mod, bounds, free_symbols, mod, product, substitute, symbol
 from graphc.ir.types import DType
 from graphc.lowering.loop_body import (
@@ -191,7 +191,8 @@ def values_in(expressions: list[Dim]) -> list[str]:
 def flatten(body: LoopBody) -> FlatBody:
     """The flat form of a body. Raises UnsupportedOpError for a nest that has both reduction and scan axes."""
     if body.axes_of("scan") and body.axes_of("reduction"):
-        raise UnsupportedOpError("a loop nest with both a scan axis and reduction axes has no kernel", seen=body.name)
+        reason = "a loop nest with both a scan axis and reduction axes has no kernel"
+        raise UnsupportedOpError("the llvm backend", [Unsupported("fusion", body.name, reason)])
     statements = tuple(_flat_statement(body, s) for s in body.statements)
     position: Dim = 0
     for a in body.axes_of("reduction"):

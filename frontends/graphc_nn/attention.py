@@ -76,7 +76,8 @@ class TransformerEncoderLayer(Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), mask=mask))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        after: Tensor = x + self.dropout(self.feed_forward(self.norm2(x)))
+        return after
 
 
 class TransformerDecoderLayer(Module):
@@ -92,7 +93,8 @@ class TransformerDecoderLayer(Module):
         """The mask is of the memory's keys."""
         x = x + self.dropout(self.attention(self.norm1(x)))
         x = x + self.dropout(self.cross(self.norm2(x), memory, mask))
-        return x + self.dropout(self.feed_forward(self.norm3(x)))
+        after: Tensor = x + self.dropout(self.feed_forward(self.norm3(x)))
+        return after
 
 
 class SinusoidalPositions(Module):

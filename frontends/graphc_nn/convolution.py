@@ -43,14 +43,14 @@ class _Convolution(Module):
         self.channels = inputs
         window = sizes(window, self.axes, "window")
         self.strides, self.dilation = sizes(stride, self.axes, "stride"), sizes(dilation, self.axes, "dilation")
-        if padding == "same":
+        if isinstance(padding, str):
+            if padding != "same":
+                raise GraphcError("there is no such padding", seen=padding, expected='numbers or "same"')
             if any(s != 1 for s in self.strides):
                 raise GraphcError('padding "same" is for a stride of 1', seen=self.strides)
             reach = [d * (k - 1) for k, d in zip(window, self.dilation, strict=True)]
             self.padding = tuple(p for r in reach for p in (r // 2, r - r // 2))
         else:
-            if isinstance(padding, str):
-                raise GraphcError("there is no such padding", seen=padding, expected='numbers or "same"')
             self.padding = tuple(p for q in sizes(padding, self.axes, "padding") for p in (q, q))
         self.groups = groups
         self.weight = Parameter(self.kernel(inputs, outputs, window), weight)

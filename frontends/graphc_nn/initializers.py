@@ -121,4 +121,5 @@ class Orthogonal:
         rows, columns = shape[0], math.prod(shape[1:])
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diagonal(r))
-        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+        found: np.ndarray = self.gain * (q if rows >= columns else q.T).reshape(shape)
+        return found

@@ -165,8 +165,9 @@ class Tensor:
     def part(self, axis: int, start: Dim, stop: Dim, step: int = 1) -> Tensor:
         """Elements start, start + step, ... before stop along an axis."""
         axis %= self.rank
-        starts, limits, strides = [0] * self.rank, list(self.shape), [1] * self.rank
-        starts[axis], limits[axis], strides[axis] = start, stop, step  # type: ignore[call-overload]
+        starts: list[Dim] = [0] * self.rank
+        limits, strides = list(self.shape), [1] * self.rank
+        starts[axis], limits[axis], strides[axis] = start, stop, step
         return self.op("slice", starts=tuple(starts), limits=tuple(limits), strides=tuple(strides))
 
     def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> Tensor:

@@ -83,13 +83,14 @@ def _input_grad(b: Builder, node: Node) -> Value | None:
         return None
     turned = _turned(b, w, spec)
     counts = [-(-s // stride) if stride > 1 else s for s, stride in zip(size, spec.strides, strict=True)]
-    pieces = {}
+    pieces: dict[tuple[int, ...], Value] = {}
     for phases in itertools.product(*(enumerate(p) for p in by_axis if p is not None)):
         chosen = [p for _, p in phases]
         key = tuple(i for i, _ in phases)
-        pieces[key] = _phase(b, node, spec, dy, turned, chosen, counts)
-        if pieces[key] is None:
+        piece = _phase(b, node, spec, dy, turned, chosen, counts)
+        if piece is None:
             return None
+        pieces[key] = piece
     if not strided:
         return pieces[(0,) * n]
     return _interleaved(b, pieces, spec, counts, size)

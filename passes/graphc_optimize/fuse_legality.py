@@ -214,7 +214,8 @@ def _keeps_sums_whole(node: Node, before: set[Node]) -> bool:
 
 def _summed_axes(node: Node, position: int) -> Sequence[int]:
     if node.op.name == "dot":
-        return node["lhs_contract"] if position == 0 else node["rhs_contract"]
+        contracted: Sequence[int] = node["lhs_contract"] if position == 0 else node["rhs_contract"]
+        return contracted
     if node.op.name in ("conv", "conv_input_grad") and position == 1:
         spec = ConvSpec.from_attributes(node.attributes)
         out, per_group, window = spec.kernel_axes

@@ -111,3 +111,10 @@ def test_differences():
         assert f"at [{i}]" in difference(wrong, a)
     assert "at [1]" in difference(np.array([1, 2]), np.array([1, 3]))
     assert difference(np.zeros((0, 2)), np.zeros((0, 2))) is None
+
+
+def test_zeros_of_elementwise_operators_have_their_sign() -> None:
+    zeros, others = np.array([0.0, -0.0, 1.0], np.float32), np.array([0.0, 0.0, 1.0], np.float32)
+    assert difference(zeros, zeros, exact_position=True) is None
+    assert "1 of 3 elements differ; at [1]" in str(difference(others, zeros, exact_position=True))
+    assert difference(others, zeros) is None  # of a sum, whose order is free
