@@ -60,7 +60,7 @@ class KernelReport:
 
     name: what it does; origin: the source layers; key: equal keys share code; flops, bytes: per run, each buffer counted
     once; arithmetic: the element type that it computes with, "" for none; footprint: bytes that it goes over again and again
-    where it is a loop, 0: it goes over `bytes` once."""
+    where it is a loop, 0: it goes over `bytes` once; bands: parts that it is run in, in turn with others."""
 
     name: str
     origin: tuple[str, ...]
@@ -69,6 +69,7 @@ class KernelReport:
     bytes: int = 0
     arithmetic: str = ""
     footprint: int = 0
+    bands: int = 1
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Row:
 
     start, seconds: since the run's begin; flops, bytes: at the run's dims, a function such as exp counting as one operation
     and each buffer once; limit: the share of the device's limit that was reached, max(flops / rate, bytes / bandwidth) /
-    seconds, None where no limit is known.
+    seconds, None where no limit is known; bands: parts that it was run in, in turn with others.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Row:
     flops: int
     bytes: int
     limit: float | None
+    bands: int = 1
 
     @property
     def flops_per_second(self) -> float:
@@ -66,7 +67,7 @@ class Row:
             "name": self.name, "layers": list(self.layers), "backend": self.backend, "arithmetic": self.arithmetic,
             "start_seconds": self.start, "seconds": self.seconds, "share": self.share, "flops": self.flops,
             "bytes": self.bytes, "gflops_per_second": self.flops_per_second * 1e-9,
-            "gbytes_per_second": self.bytes_per_second * 1e-9, "share_of_limit": self.limit,
+            "gbytes_per_second": self.bytes_per_second * 1e-9, "share_of_limit": self.limit, "bands": self.bands,
         }  # fmt: skip
 
 
@@ -157,10 +158,11 @@ class Profile:
             rates = [f"{x * 1e-9:.1f}" if x else "" for x in (r.flops_per_second, r.bytes_per_second)]
             limit = "" if r.limit is None else Text(f"{r.limit:.0%}", "red" if r.limit < 0.5 else "")
             who = [Text(r.backend)] if several else []
+            what = f"{r.name} in {r.bands} bands" if r.bands > 1 else r.name
             layers = ", ".join(r.layers[:SHOWN_LAYERS])
             rest = len(r.layers) - SHOWN_LAYERS
             layers += f" and {rest} more" if rest > 0 else ""
-            table.add_row(_time(r.seconds), f"{r.share:.1%}", *rates, limit, *who, Text(r.name), Text(layers))
+            table.add_row(_time(r.seconds), f"{r.share:.1%}", *rates, limit, *who, Text(what), Text(layers))
         rest = len(self.rows) - len(shown)
         if rest > 0:
             left = self.seconds - sum(r.seconds for r in shown)
@@ -203,7 +205,7 @@ def profile(runs: Sequence[Sequence[KernelTime]], executable: Executable) -> Pro
         least = None if first.limits is None else first.limits.seconds(first.kernel)
         k = first.kernel
         limit = least / seconds if least is not None and seconds > 0 else None
-        rows.append(Row(k.name, k.origin, backend, k.arithmetic, start, seconds, 0.0, k.flops, k.bytes, limit))
+        rows.append(Row(k.name, k.origin, backend, k.arithmetic, start, seconds, 0.0, k.flops, k.bytes, limit, k.bands))
         start += seconds
     total = start or 1.0
     shared = tuple(replace(r, share=r.seconds / total) for r in rows)

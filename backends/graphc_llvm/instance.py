@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -119,6 +120,16 @@ class Instance:
         self.table, self.numbers = self.steps_and_chains()
         self.frame_bytes = self.arena_bytes + self.scratch_bytes
         self._most_frames = max(1, KEPT_BYTES // max(self.frame_bytes, 1))
+
+    @property
+    def bands(self) -> list[int]:
+        """For each step of the program, the parts that it is run in."""
+        found = [1] * len(self.program.steps)
+        for chain in self.chains:
+            runs = Counter(part.step for part in chain.order if isinstance(part, Part))
+            for number in range(chain.first, chain.last + 1):
+                found[number] = runs[number]
+        return found
 
     def at(self, dim: Dim) -> int:
         """A dim's value here."""

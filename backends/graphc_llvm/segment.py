@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -286,9 +286,10 @@ class LlvmSegment:
 
     def profile(self, inputs: Sequence[np.ndarray]) -> Sequence[KernelTime]:
         dims = self._dims(inputs)
-        return kernel_times(
-            self.compiled.main.program, dims or {}, self.runner.profile(inputs, dims), host_limits(self.threads)
-        )
+        seconds = self.runner.profile(inputs, dims)
+        times = kernel_times(self.compiled.main.program, dims or {}, seconds, host_limits(self.threads))
+        instance, _ = self.runner.static if self.runner.static is not None else self.runner.instance(dims or {})
+        return [replace(t, kernel=replace(t.kernel, bands=n)) for t, n in zip(times, instance.bands, strict=True)]
 
     def memory(self, dims: Mapping[str, int]) -> MemoryReport:
         return self.runner.instance(dims if self.runner.dynamic else {})[0].memory()
