@@ -37,6 +37,12 @@ SHORTEST_RUN = 5
 pointers costs more than the products, and the general nest, which tells borders from the inside, is up to 1.7 times faster.
 """
 
+LATENCY = 4
+"""Cycles from a multiply-add to the next one on the same sum."""
+
+WORTH_LOWER = 0.985
+"""Of the highest tile's predicted time: what a lower one must stay below."""
+
 NEAR_TERMS = 4
 """Terms of an inner axis, at least, that make up for starting it anew."""
 
@@ -205,7 +211,7 @@ def _with_column(
     for width in panel_widths(column.extent, count, reduce.dtype, target):
         b_address = _panel_address(b_flat, column, width, axes, pair)
         if b_address is not None:
-            height = tile_height(count, width // target.lanes(reduce.dtype.bytes), target)
+            height = even_height(count, width // target.lanes(reduce.dtype.bytes), target)
             inner, taps = _as_one(inner, taps, predicated, (a_address, b_address))
             return Contraction(
                 body,
@@ -294,12 +300,28 @@ def _waste(columns: int, width: int) -> float:
 
 def tile_heights(rows: Dim, predicted: int, vectors: int, target: Target) -> list[int]:
     """Heights that a register tile may have: the predicted one, those next to it, and one that divides the rows."""
-    most = (target.vector_registers - vectors) // vectors
+    most = (target.vector_registers - vectors - 1) // vectors
     if not isinstance(rows, int):
         return [predicted, *(h for h in (predicted - 1, predicted + 1) if 1 <= h <= most)]
     dividing = [h for h in range(most, predicted // 2, -1) if rows % h == 0][:1]
     near = [h for h in (predicted + 1, predicted - 1) if 1 <= h <= min(most, rows)]
     return list(dict.fromkeys((predicted, *dividing, *near)))
+
+
+def even_height(rows: Dim, vectors: int, target: Target) -> int:
+    """`tile_height`, or a lower one where the rows that are left at the end then cost less."""
+    most = tile_height(rows, vectors, target)
+    if not isinstance(rows, int):
+        return most
+    heights = range(most, max(2, most * 2 // 3) - 1, -1)
+    cost = {h: rows // h * _tile_cost(h, vectors) + _tile_cost(rows % h, vectors) for h in heights}
+    best = min(heights, key=cost.__getitem__, default=most)
+    return best if cost and cost[best] < WORTH_LOWER * cost[most] else most
+
+
+def _tile_cost(height: int, vectors: int) -> int:
+    """Half cycles of a tile for a term of the sum: two multiply-adds a cycle, their latency, or two loads a cycle."""
+    return max(height * vectors, 2 * LATENCY, height + vectors) if height else 0
 
 
 def tile_height(rows: Dim, vectors: int, target: Target) -> int:

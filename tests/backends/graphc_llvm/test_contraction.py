@@ -8,7 +8,7 @@ from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.types import f32, f64, i32
 from graphc.lowering.loop_body import LoopBody
 from graphc.lowering.lower import lower
-from graphc_llvm.contraction import Contraction, match, panel_widths, tile_height
+from graphc_llvm.contraction import Contraction, even_height, match, panel_widths, tile_height
 from graphc_llvm.target import NAMED_TARGETS
 
 AVX512, AVX2 = NAMED_TARGETS["x86-64-v4"], NAMED_TARGETS["x86-64-v3"]
@@ -147,3 +147,14 @@ def test_accumulators_fit_into_the_registers() -> None:
             height = tile_height(N, vectors, target)
             assert height * vectors + vectors + 1 <= registers
             assert tile_height(1, vectors, target) == 1
+
+
+def test_a_lower_tile_where_a_single_row_would_be_left() -> None:
+    assert even_height(48, 4, AVX512) == 6
+    assert even_height(49, 4, AVX512) == 5  # 9 tiles and 4 rows instead of 8 and 1, which takes as long as 2
+    assert even_height(7, 4, AVX512) == 5
+    assert even_height(N, 4, AVX512) == tile_height(N, 4, AVX512)
+    for target in (AVX512, AVX2):
+        for vectors in (1, 2, 3):
+            for rows in range(1, 100):
+                assert 1 <= even_height(rows, vectors, target) <= tile_height(rows, vectors, target)

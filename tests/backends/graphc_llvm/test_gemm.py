@@ -86,7 +86,7 @@ def test_any_number_of_rows_by_the_same_code(packed: bool) -> None:
     ("m", "k", "n", "rows", "blocks", "cut"),
     [
         (196, 384, 64, 18, 11, True),  # one panel: cut into threes of tiles
-        (49, 960, 320, 18, 3, True),
+        (49, 960, 320, 15, 4, True),  # threes of tiles of five rows; one of four is left
         (784, 64, 192, 198, 4, False),  # blocks of one size, not three of 240 rows and one of 64
         (128, 1024, 512, 66, 2, True),  # each block copies its part of the operand that isn't packed: for 48 rows at least
         (6, 512, 1024, 6, 1, False),  # as many panels as there need be
