@@ -537,18 +537,21 @@ def _slope(e: Expr, s: Symbol) -> Dim | None:
 def linear(e: Dim, names: Iterable[str]) -> tuple[dict[str, Dim], Dim] | None:
     """({name: coefficient}, rest) with e == sum(coefficient * name) + rest, named symbols nowhere else; else None."""
     wanted = set(names)
-    coefficients: dict[str, Dim] = {}
-    rest = [(e, 1)]
-    for s in free_symbols(e):
-        if s.name not in wanted:
+    if not isinstance(e, Expr) or not any(s.name in wanted for s in e.symbols):
+        return {}, e
+    coefficients: dict[str, dict[Monomial, int]] = {}
+    rest: dict[Monomial, int] = {}
+    for monomial, c in e.terms:
+        found = [i for i, a in enumerate(monomial) if any(s.name in wanted for s in _atom_symbols(a))]
+        if not found:
+            rest[monomial] = c
             continue
-        assert isinstance(e, Expr)
-        slope = _slope(e, s)
-        if slope is None or any(t.name in wanted for t in free_symbols(slope)):
+        i = found[0]
+        factor = monomial[i]
+        if len(found) > 1 or not isinstance(factor, Symbol):
             return None
-        coefficients[s.name] = slope
-        rest.append((slope * symbol(*s), -1))
-    return coefficients, _sum(rest) if coefficients else e
+        coefficients.setdefault(factor.name, {})[monomial[:i] + monomial[i + 1 :]] = c
+    return {name: _build(table) for name, table in coefficients.items()}, _build(rest)
 
 
 def _atom_symbols(a: Atom) -> frozenset[Symbol]:
