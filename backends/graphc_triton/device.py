@@ -92,7 +92,7 @@ def floor_mod(x, y):
 @triton.jit
 def sign(x):
     """-1, 0 or 1; a NaN stays."""
-    return tl.where(x > 0, 1, tl.where(x < 0, -1, x)).to(x.dtype)
+    return tl.where(x > 0, 1, tl.where(x < 0, -1, tl.where(x == 0, 0, x))).to(x.dtype)
 
 
 @triton.jit
@@ -128,12 +128,12 @@ def tanh(x):
     """The hyperbolic tangent; in f32 a Taylor polynomial near 0, where the quotient of exponentials cancels."""
     if x.dtype == tl.float64:
         e = expm1(-2.0 * tl.abs(x))
-        return tl.where(x < 0, e, -e) / (e + 2.0)
+        return tl.where(x == 0, x, tl.where(x < 0, e, -e) / (e + 2.0))
     s = x * x
     small = x + x * s * (-1 / 3 + s * (2 / 15 + s * (-17 / 315 + s * (62 / 2835 - s * (1382 / 155925)))))
     e = exp(-2.0 * tl.abs(x))
     large = (1.0 - e) / (1.0 + e)
-    return tl.where(tl.abs(x) < 0.4, small, tl.where(x < 0, -large, large))
+    return tl.where(x == 0, x, tl.where(tl.abs(x) < 0.4, small, tl.where(x < 0, -large, large)))
 
 
 @triton.jit
@@ -152,7 +152,7 @@ def expm1(x):
     power, rest = tl.exp2(half), tl.exp2(n - half)
     near = tl.fma(power * rest, fraction, power * rest - 1.0)
     result = tl.where(n > 120.0, (1.0 + fraction) * power * rest, near)
-    return tl.where((n == 0) | (x != x), tl.where(x != x, x, fraction), result)
+    return tl.where((x == 0) | (x != x), x, tl.where(n == 0, fraction, result))
 
 
 @triton.jit
@@ -322,8 +322,10 @@ def comes_before(y, j, x, k, descending: tl.constexpr):
 
 @triton.jit
 def floor_remainder(x, y):
-    """The remainder that has the sign of y."""
+    """The remainder that has the sign of y, a zero too."""
     rest = x % y
+    if x.dtype.is_floating():
+        rest = tl.where(rest == 0, tl.where(y < 0, -0.0, 0.0), rest)
     return tl.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest)
 
 

@@ -86,7 +86,10 @@ class InterpretedProgram:
         outputs = [np.empty(s, t.dtype.numpy) for s, t in zip(plan.shapes, self.program.outputs, strict=True)]
         for given, taken in self.program.in_place:
             outputs[taken] = inputs[given]
-        arena, status = np.full(plan.arena, 0xFF, np.uint8), np.zeros(max(len(plan.statuses), 1), np.int32)
+        arena, status = (
+            np.full(plan.arena + plan.between, 0xFF, np.uint8),
+            np.zeros(max(len(plan.statuses), 1), np.int32),
+        )
         memory = [*inputs, *outputs, arena, *self.constants, status]
         bases = [m.ctypes.data for m in memory]
         seconds = [0.0] * len(self.program.steps)

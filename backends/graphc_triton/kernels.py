@@ -10,7 +10,7 @@ from importlib import resources
 
 from graphc.errors import Unsupported, UnsupportedOpError
 from graphc.ir.graph import Node
-from graphc.ir.symbolic import Dim, substitute, symbol
+from graphc.ir.symbolic import Dim, evaluate, substitute, symbol
 from graphc.lowering.contraction import find_contraction
 from graphc.lowering.facts import dimensions
 from graphc.lowering.loop_body import Apply, Body, Load, LoopBody, Reduce, TileBody
@@ -20,6 +20,7 @@ from graphc.lowering.reports import flops, kernel_name, nonempty
 from graphc_triton import matmul, ordered, pointwise, rows, sorting
 from graphc_triton.function import Function
 from graphc_triton.operations import no_form
+from graphc_triton.split import split
 from graphc_triton.supported import IN_ORDER
 
 WHO = "the triton backend"
@@ -42,7 +43,7 @@ class TritonKernel:
     """Source of the functions that one node runs, in order; see `program.KernelStep`.
 
     key: stands for the code (body, numerics, and the code generator itself); loops: the text of the lowered body; own: what
-    its dims are called in it.
+    its dims are called in it; between: the bytes of the buffers that the functions leave each other, behind the operands.
     """
 
     key: str
@@ -57,6 +58,7 @@ class TritonKernel:
     nonempty: tuple[Dim, ...]
     work: Dim = 1
     scratch: Dim = 0
+    between: tuple[int, ...] = ()
 
     @property
     def source(self) -> str:
@@ -109,16 +111,20 @@ class KernelMaker:
     def make(self, body: Body, key: str) -> TritonKernel:
         """The kernel of a body."""
         body = replace(body, name=function_name(body))
-        functions = write(body, self.numerics == "strict")
+        functions, between = write(body, self.numerics == "strict")
         moved = sum((b.type.bytes for b in body.buffers if b.access != "scratch"), 0)
         own = tuple(s.name for s in dimensions(body))
         dims = tuple(symbol(s.name, s.low, s.high) for s in dimensions(body))
         name = functions[0].name
-        return TritonKernel(key, name, name, functions, str(body), own, dims, flops(body), moved, nonempty(body))
+        made = TritonKernel(key, name, name, functions, str(body), own, dims, flops(body), moved, nonempty(body))
+        return replace(made, between=between)
 
 
-def write(body: Body, strict: bool) -> tuple[Function, ...]:
-    """The Triton functions of a body, to be run in order. Raises UnsupportedOpError with all reasons at once."""
+def write(body: Body, strict: bool) -> tuple[tuple[Function, ...], tuple[int, ...]]:
+    """The Triton functions of a body, to be run in order, and the bytes of what they leave each other.
+
+    Raises UnsupportedOpError with all reasons at once.
+    """
     problems = reasons(body)
     if problems:
         raise UnsupportedOpError(WHO, problems)
@@ -126,10 +132,15 @@ def write(body: Body, strict: bool) -> tuple[Function, ...]:
     if isinstance(body, TileBody) and not body.axes and all(b.access != "scratch" for b in body.buffers):
         # Nests that share nothing but the result: a kernel each.
         parts = [replace(loop, buffers=body.buffers) for loop in body.loops]
-        return tuple(_nest(loop, f"{name}_{n}" if len(parts) > 1 else name, strict) for n, loop in enumerate(parts))
+        names = [f"{name}_{n}" if len(parts) > 1 else name for n in range(len(parts))]
+        return tuple(_nest(loop, n, strict) for loop, n in zip(parts, names, strict=True)), ()
     if isinstance(body, TileBody):
-        return (rows.emit(body, name, strict),)
-    return (_nest(body, name, strict),)
+        return (rows.emit(body, name, strict),), ()
+    in_parts = None if ordered.is_ordered(body) else split(body)
+    if in_parts is None:
+        return (_nest(body, name, strict),), ()
+    functions = _nest(in_parts.parts, f"{name}_parts", strict), _nest(in_parts.whole, name, strict)
+    return functions, tuple(evaluate(t.bytes, {}) for t in in_parts.between)
 
 
 def _nest(body: LoopBody, name: str, strict: bool) -> Function:

@@ -213,7 +213,7 @@ class CudaProgram:
         for _, o in self.program.in_place:
             outputs[o] = 0
         status = 4 * max(len(plan.statuses), 1)
-        offsets, total = _offsets([*inputs, *outputs, plan.arena, status])
+        offsets, total = _offsets([*inputs, *outputs, plan.arena + plan.between, status])
         memory = self.driver.call("cuMemAlloc", total)
         *given, own = (int(memory) + o for o in offsets)
         for i, o in self.program.in_place:

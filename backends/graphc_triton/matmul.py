@@ -62,7 +62,7 @@ def emit(c: Contraction, name: str, strict: bool) -> Function:
     kernel.replicated = sum(b.access == "out" for b in c.body.buffers) > 1
     rows, columns = product(a.extent for a in c.rows), product(a.extent for a in c.columns)
     depth, batch = product(a.extent for a in c.body.axes_of("reduction")), product(a.extent for a in c.batch)
-    tile = choose_tile(guess(rows), guess(columns), guess(depth), guess(batch), _bytes(c))
+    tile = choose_tile(guess(rows), guess(columns), guess(depth), guess(batch), element_bytes(c))
     constants = {"BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k}
     m = Group("m", c.rows, 0, "BLOCK_M", "[:, None]", is_masked(rows, tile.m))
     n = Group("n", c.columns, 1, "BLOCK_N", "[None, :]", is_masked(columns, tile.n))
@@ -98,7 +98,7 @@ def emit(c: Contraction, name: str, strict: bool) -> Function:
     return finish(kernel, name, doc, "matmul", constants, grid, tile.warps, tile.stages)
 
 
-def _bytes(c: Contraction) -> int:
+def element_bytes(c: Contraction) -> int:
     """The size of the elements that are multiplied."""
     sizes = [c.body.buffer(s.buffer).type.dtype.bytes for v in (c.a, c.b) for s in c.needed(v) if isinstance(s, Load)]
     return 8 if c.reduce.dtype.name == "f64" else max(2, min(4, max(sizes)))

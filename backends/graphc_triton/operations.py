@@ -167,7 +167,7 @@ TABLE: dict[str, Emit] = {
     "mul": _infix("*"),
     "div": _by_kind(_exact("tl.div_rn", _infix("/")), _infix("//")),
     "rem": _infix("%"),
-    "mod": _call("device.floor_remainder"),
+    "mod": _typed("device.floor_remainder"),
     "max": _by_kind(_call("device.maximum"), _call("tl.maximum")),
     "min": _by_kind(_call("device.minimum"), _call("tl.minimum")),
     "select": _call("tl.where"),

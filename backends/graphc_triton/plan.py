@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.errors import NumericError
 from graphc.ir.symbolic import Dim, Expr, evaluate
-from graphc.lowering.memory import Lifetime, plan
+from graphc.lowering.memory import ALIGNMENT, Lifetime, plan
 from graphc.lowering.program import CopyStep, KernelStep, Location, LoopStep, Program, Step
 from graphc_triton.function import Argument
 from graphc_triton.kernels import TritonKernel
@@ -74,24 +74,33 @@ Work = Launch | Copy | Fault | Loop
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run at certain dims does. shapes: of the outputs; statuses: the kernel step of each status word."""
+    """What one run at certain dims does. shapes: of the outputs; statuses: the kernel step of each status word.
+
+    arena, between: bytes of intermediates, and behind them of what the functions of a kernel leave each other.
+    """
 
     work: tuple[Work, ...]
     shapes: tuple[tuple[int, ...], ...]
     arena: int
+    between: int
     statuses: tuple[KernelStep, ...]
 
 
 def make_plan(program: Program, kernels: Sequence[TritonKernel], dims: Mapping[str, int]) -> Plan:
     """The launches of a run. Raises NumericError where an extreme is taken of nothing."""
     offsets, arena = plan([Lifetime(b.first, b.last, _at(b.bytes, dims)) for b in program.buffers])
-    planner = _Planner(program, kernels, dims, offsets)
+    planner = _Planner(program, kernels, dims, offsets, arena)
     work = tuple(w for number, step in enumerate(program.steps) for w in planner.work(step, number))
     for w in work:
         if isinstance(w, Fault):
             raise w.error()
     shapes = tuple(t.concrete(dims) for t in program.outputs)
-    return Plan(work, shapes, arena, tuple(planner.statuses))
+    between = max((sum(map(_aligned, k.between)) for k in kernels), default=0)
+    return Plan(work, shapes, arena, between, tuple(planner.statuses))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _at(d: Dim, dims: Mapping[str, int]) -> int:
@@ -104,6 +113,7 @@ class _Planner:
     kernels: Sequence[TritonKernel]
     dims: Mapping[str, int]
     offsets: Sequence[int]
+    arena: int
     slices: dict[int, Place] = field(default_factory=dict)
     statuses: dict[KernelStep, int] = field(default_factory=dict)
 
@@ -140,6 +150,10 @@ class _Planner:
         kernel = self.kernels[step.kernel]
         own = {name: _at(d, self.dims) for name, d in zip(kernel.own, step.dims, strict=True)}
         operands = [self.place(x) for x in step.operands]
+        end = self.arena
+        for size in kernel.between:
+            operands.append(Place(self.program.arena_base, end))
+            end += _aligned(size)
         status = Place(self.program.first_constant + self.program.constants)
         if any(a.name == "status_ptr" for f in kernel.functions for a in f.arguments):
             status = replace(status, offset=4 * self.statuses.setdefault(step, len(self.statuses)))

@@ -108,4 +108,4 @@ class TritonSegment:
         plan = make_plan(self.main.program, self.main.kernels, dims)
         sizes = [evaluate(t.bytes, {}) if isinstance(t.bytes, Expr) else t.bytes for t in self.prepare.program.outputs]
         literals = [c.array.nbytes for c in self.main.literals if c is not None]
-        return MemoryReport(plan.arena, sum(sizes) + sum(literals))
+        return MemoryReport(plan.arena, sum(sizes) + sum(literals), plan.between)
