@@ -11,8 +11,9 @@ stub = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)  # before anything look
 import graphc  # noqa: E402
 from graphc.errors import NumericError  # noqa: E402
 from graphc.ir.builder import Builder  # noqa: E402
+from graphc.ir.graph import Graph  # noqa: E402
 from graphc.ir.symbolic import symbol  # noqa: E402
-from graphc.ir.types import f32, i64  # noqa: E402
+from graphc.ir.types import bool_, f32, i64  # noqa: E402
 
 
 def compiled(graph):
@@ -57,3 +58,17 @@ try:
 except NumericError as e:
     print(json.dumps(str(e)))
 executable(*arguments)  # the status is clear again
+
+say("branch")
+b = Builder()
+x = b.input("x", f32, (4,))
+branches = []
+for name in ("tanh", "exp"):
+    inner = Builder(Graph(name))
+    branches.append(inner.returns(inner.op(name, inner.input("x", f32, (4,)))))
+(chosen,) = b.ops("if", b.input("c", bool_, ()), x, then=branches[0], otherwise=branches[1])
+executable, segment = compiled(b.returns(chosen))
+for condition in (True, False):
+    say(f"condition {condition}")
+    executable(np.ones(4, np.float32), np.array(condition))
+say("done")

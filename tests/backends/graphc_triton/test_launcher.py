@@ -100,3 +100,13 @@ def test_a_status_becomes_an_error_with_the_layer_and_is_cleared(session: tuple[
     assert len(told) == 2
     assert "embedding" in str(told[1])
     assert "index out of bounds" in str(told[1])
+
+
+def test_the_host_reads_a_condition_and_launches_one_branch(session: tuple[list[object], Log]) -> None:
+    _, log = session
+    for first, last, name in (("condition True", "condition False", "tanh"), ("condition False", "done", "exp")):
+        calls = between(log, first, last)
+        assert [line[2] for line in calls if line[0] == "receive"][:2] == ["1", "1"]
+        (kernel,) = (line for line in calls if line[0] == "kernel")
+        assert kernel[1].startswith(name)
+        assert [line[0] for line in calls].count("launch") == 1
