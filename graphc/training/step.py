@@ -171,7 +171,11 @@ class TrainingStep:
         return self._trainable.inference({n: v.copy() for n, v in values.items()})
 
     def inference(self, *, average: bool = False, **options: Any) -> Executable:
-        """The trained model, compiled for inference: as `graphc.compile`, whose further arguments it takes."""
+        """The trained model, compiled for inference: as `graphc.compile`, whose further arguments it takes.
+
+        It takes inputs of the sizes that the step takes: of any, where `compile_training` or `Trainer` was told of them by
+        `dynamic`.
+        """
         from graphc.driver import compile
 
         own = self._programs[0][1].options
