@@ -129,8 +129,8 @@ def test_another_machine_on_the_same_folder_gets_code_of_its_own(
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
     graphc.compile(model())
     older = NAMED_TARGETS["x86-64-v3"]
-    for module in ("store", "target"):
-        monkeypatch.setattr(f"graphc_llvm.{module}.host_target", lambda: older)
+    monkeypatch.setattr("graphc_llvm.target.host_target", lambda: older)
+    monkeypatch.setattr("graphc_llvm.store.host_identity", lambda: "another machine")
     again = graphc.compile(model())
     assert not again.report.cached
     found = compiled(again)
