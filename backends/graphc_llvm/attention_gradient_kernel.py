@@ -27,7 +27,7 @@ from graphc.lowering.loop_body import Load, Store
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.attention_gradient_blocks import Areas
 from graphc_llvm.attention_gradient_products import Gradient, Sum
-from graphc_llvm.attention_kernel import int_of, joined
+from graphc_llvm.attention_lanes import int_of, joined
 from graphc_llvm.attention_pack import Rows, is_finite, pack_keys, read
 from graphc_llvm.axis_values import AxisValues
 from graphc_llvm.contraction import Contraction

@@ -22,11 +22,12 @@ from dataclasses import replace
 
 import llvmlite.ir as ir
 
-from graphc.ir.symbolic import Dim, ceildiv
+from graphc.ir.symbolic import ceildiv
 from graphc.lowering.contraction import Affine
 from graphc.lowering.loop_body import Axis, Store
 from graphc_llvm.abi import KERNEL_TYPE
 from graphc_llvm.attention_blocks import FEWEST_ROWS, Areas, block_rows
+from graphc_llvm.attention_lanes import highest_lane, int_of, joined, larger
 from graphc_llvm.attention_pack import Rows, is_finite, pack_keys, pack_pairs, read
 from graphc_llvm.attention_products import Products
 from graphc_llvm.axis_values import AxisValues
@@ -35,7 +36,6 @@ from graphc_llvm.emit import (
     BF16,
     ELEMENT_TYPES,
     I1,
-    I32,
     I64,
     PTR,
     binary,
@@ -492,35 +492,3 @@ class _Emitter:
             return found
 
         return add_products(b, rows, i64(1), columns, (i64(0), count), zeros)
-
-
-def int_of(extent: Dim) -> int:
-    """An extent that `find_products` saw to be static."""
-    assert isinstance(extent, int)
-    return extent
-
-
-def joined(b: ir.IRBuilder, vectors: Sequence[ir.Value], strip: Strip, lanes: int) -> ir.Value:
-    """The registers of a strip, of so many lanes each, as one vector."""
-    found = list(vectors[strip.first // lanes : (strip.first + strip.lanes) // lanes])
-    while len(found) > 1:
-        width = 2 * found[0].type.count
-        order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
-        found = [b.shuffle_vector(x, y, order) for x, y in zip(found[::2], found[1::2], strict=True)]
-    return found[0]
-
-
-def larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """The larger one; y where either is NaN: the weight of a NaN is NaN, whatever the highest is."""
-    return b.select(b.fcmp_ordered(">", x, y), x, y)
-
-
-def highest_lane(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """The largest lane."""
-    width = x.type.count
-    while width > 1:
-        width //= 2
-        halves = [ir.Constant(ir.VectorType(I32, width), list(range(n, n + width))) for n in (0, width)]
-        low, high = (b.shuffle_vector(x, x, half) for half in halves)
-        x = larger(b, low, high)
-    return b.extract_element(x, i32(0))

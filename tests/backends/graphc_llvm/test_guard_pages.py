@@ -154,6 +154,15 @@ def attention(s: int | Expr, t: int | Expr, depth: int, columns: int, dtype: DTy
     return b.returns(b.transpose(b.op("attention", q, k, v, mask, scale=0.3), (0, 2, 1, 3)))
 
 
+def attention_gradient(s: int | Expr, t: int | Expr, depth: int, columns: int) -> Graph:
+    """The value and the gradients by q, k and v of what `attention` gives, weighted."""
+    forward = attention(s, t, depth, columns)
+    b = Builder(forward)
+    (y,) = forward.outputs
+    forward.set_outputs([b.op("mul", y, b.op("mul", y, y))])
+    return graphc.value_and_grad(forward, wrt=["q", "k", "v"])
+
+
 N = symbol("n", 1)
 SIZES = ((1, 1, 1), (1, 64, 10), (7, 33, 17), (29, 600, 70), (250, 5, 65))
 GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
@@ -181,6 +190,9 @@ GRAPHS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
     "attention of f64": (attention(7, 33, 9, 33, f64), [{}]),
     "attention, any number of keys": (attention(8, N, 16, 20), [{"n": n} for n in (1, 16, 70, 512, 600, 1100)]),
     "attention, any number of queries": (attention(N, 40, 16, 20), [{"n": n} for n in (1, 6, 11, 260)]),
+    "attention's gradient": (attention_gradient(13, 75, 20, 24), [{}]),
+    "attention's gradient, any number of keys": (attention_gradient(8, N, 16, 20), [{"n": n} for n in (2, 70, 300)]),
+    "attention's gradient, any number of queries": (attention_gradient(N, 40, 16, 20), [{"n": n} for n in (1, 6, 11, 200)]),
     "max pool": (pool(13, 7), [{}]),
     "average pool": (pool(9, 18, "average_pool"), [{}]),
     "elementwise": (chain(N), [{"n": n} for n in (*range(1, 20), 31, 33, 63, 65, 1023, 1025)]),
