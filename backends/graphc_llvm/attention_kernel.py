@@ -7,12 +7,13 @@
           scores[height][keys] = f(q k^T), a register tile a panel; -inf beyond the last key
           the highest of each row; weights = exp(scores - highest), and their sums
           y[height][columns] = weights v, v read where it lies
-          after the last block: y / sums, epilogue, store
+          after the last block: y / sums, epilogue, store; the highest and the sums too, where they are results
 
 Blocks of keys are joined by online softmax: what was summed so far is scaled by exp(old highest - new highest) (Milakov and
 Gimelshein, 2018; Dao et al., "FlashAttention", 2022). Flops 2 * queries * keys * (depth + columns); q is read once, k and v once
 a block of queries, the result written once. Scratch: k's block, a tile of scores and of y, and with several blocks all of a
-block's y. In strict numerics the weights are divided by their sum before they multiply v, and there is one block.
+block's y. What dropout leaves of the weights is a second result of f, by which exp is multiplied. In strict numerics the weights
+are divided by their sum before they multiply v, and there is one block.
 """
 
 from __future__ import annotations
