@@ -248,13 +248,20 @@ def load_masked(
 ) -> ir.Value:
     """The elements at `ptr` where `mask` is on; elsewhere `otherwise` (zero), and memory isn't touched."""
     type_ = ir.VectorType(element, mask.type.count)
-    passthrough = otherwise if otherwise is not None else ir.Constant(type_, None)
-    name = f"llvm.masked.load.{mangle(type_)}.p0"
-    return call_intrinsic(b, name, type_, [ptr, i32(size_of(element)), mask, passthrough])
+    bits = ir.VectorType(I16, mask.type.count) if element == BF16 else type_  # see store_masked
+    passthrough = b.bitcast(otherwise, bits) if otherwise is not None else ir.Constant(bits, None)
+    name = f"llvm.masked.load.{mangle(bits)}.p0"
+    return b.bitcast(call_intrinsic(b, name, bits, [ptr, i32(size_of(element)), mask, passthrough]), type_)
 
 
 def store_masked(b: ir.IRBuilder, value: ir.Value, ptr: ir.Value, mask: ir.Value) -> None:
-    """Store the lanes of `value` where `mask` is on; no other byte is touched."""
+    """Store the lanes of `value` where `mask` is on; no other byte is touched.
+
+    Those of bfloat as their bits: where there is no such instruction, LLVM would take them apart by way of f32 and a
+    function of a library.
+    """
+    if scalar_of(value.type) == BF16:
+        value = b.bitcast(value, ir.VectorType(I16, value.type.count))
     name = f"llvm.masked.store.{mangle(value.type)}.p0"
     call_intrinsic(b, name, VOID, [value, ptr, i32(size_of(value.type)), mask])
 

@@ -12,6 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.types import DType, bf16, f16, f32
+from graphc_llvm.emit import BF16, I64, PTR, load_masked, store_masked, tail_mask
 from graphc_llvm.jit import compile_object
 from graphc_llvm.kernels import KernelMaker
 from graphc_llvm.packing import Pack
@@ -222,3 +223,13 @@ def test_weights_stay_narrow() -> None:
     """In memory: half the bytes of f32."""
     (narrow, wide) = (graphc.compile(dense(4, 256, (256,), t), threads=1).memory_at({}).constants for t in (bf16, f32))
     assert narrow < 0.55 * wide
+
+
+@pytest.mark.parametrize("name", NAMED_TARGETS)
+def test_some_lanes_of_bf16_need_no_library(emit_function, name: str) -> None:
+    def copy(b, x, y, count):
+        mask = tail_mask(b, count, 8)
+        store_masked(b, load_masked(b, x, mask, BF16), y, mask)
+
+    text = emit_function([PTR, PTR, I64], copy)
+    assert b"__truncsfbf2" not in compile_object(text, NAMED_TARGETS[name])
