@@ -20,7 +20,8 @@ from graphc.ops.winograd import REACH, TILE, output_size, transformed
 from graphc.pipeline import Claim, PassContext, PassResult, approximate
 from graphc_llvm.choices import PREDICTED, Choices
 from graphc_llvm.contraction import panel_widths
-from graphc_llvm.packing import Panels, constant_values
+from graphc_llvm.packing import constant_values
+from graphc_llvm.panels import Panels
 from graphc_llvm.target import Target
 
 CLAIM = approximate(1e-4)
