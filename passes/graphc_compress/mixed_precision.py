@@ -49,14 +49,17 @@ class MixedPrecision:
         if chosen not in ("f16", "bf16"):
             raise GraphcError("no such precision", seen=chosen, expected='"f32", "bf16" or "f16"')
         rounding = _Rounding(DTYPES[chosen])
-        products = [n for n in graph.nodes if _gains(n)]
-        for node in products:
-            b = Builder(graph, before=node, origin=node.origin)
-            operands = [rounding.narrow(b, v) for v in node.operands]
-            context.replace(graph, node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
-            graph.erase(node)
-        recurrent = sum(rounding.narrow_scan(graph, node, context) for node in graph.nodes if node.op.name == "scan")
-        return PassResult(bool(products or recurrent), {"products": len(products) + recurrent})
+        products = 0
+        for node in list(graph.nodes):  # in order, so that a value is rounded before the first that reads it so
+            if node.op.name == "scan":
+                products += rounding.narrow_scan(graph, node, context)
+            elif _gains(node):
+                b = Builder(graph, before=node, origin=node.origin)
+                operands = [rounding.narrow(b, v) for v in node.operands]
+                context.replace(graph, node.result, b.op(node.op, *operands, **{**node.attributes, "wide": True}))
+                graph.erase(node)
+                products += 1
+        return PassResult(bool(products), {"products": products})
 
 
 class _Rounding:
@@ -83,7 +86,9 @@ class _Rounding:
         body, inside = scan["body"].clone()
         outside = dict(zip((inside[v] for v in scan["body"].inputs), scan.operands, strict=True))
         captures = set(body.inputs[scan["carries"] + scan["scanned"] :])
-        products = [n for n in body.nodes if _gains(n) and any(_moved(v) in captures and _is_long(v) for v in n.operands)]
+        products = [
+            n for n in body.nodes if _gains(n) and any(_moved(v) in captures and _is_long(v) for v in n.operands)
+        ]
         if not products:
             return 0
         before, inner = Builder(graph, before=scan, origin=scan.origin), _Rounding(self.dtype)

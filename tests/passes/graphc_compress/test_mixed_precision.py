@@ -198,6 +198,18 @@ def test_a_scan_multiplies_by_weights_that_are_rounded_before_it() -> None:
     )
 
 
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_weights_of_a_scan_and_of_a_product_behind_it_are_rounded_once_before_both(precision: str) -> None:
+    text = RECURRENCE.replace(
+        "  return %last, %all",
+        "  %tied: f32[1,128] = dot(%last, %w) {lhs_contract=[1], rhs_contract=[0]}\n  return %tied, %all",
+    )
+    graph = run(text, precision)
+    assert [n.op.name for n in graph.nodes] == ["cast", "scan", "cast", "dot"]
+    weights, scan, _, dot = graph.nodes
+    assert scan.operands[2] is weights.result is dot.operands[1]
+
+
 @pytest.mark.parametrize("change", [("128", "64"), ("dot(%h, %r)", "dot(%h, %m)")])
 def test_few_weights_and_those_that_change_stay_f32_in_a_scan(change: tuple[str, str]) -> None:
     made = "      %m: f32[128,128] = mul(%r, %r)\n      %d:" if "%m" in change[1] else "      %d:"
