@@ -18,6 +18,9 @@ def _if(c: Call) -> Sequence[Item | Value]:
     known = c.truth(c.tensor(0))
     if known is not None:
         return c.within.inline(branches[0 if known else 1], ())
+    if len(branches[0].output) != len(branches[1].output):
+        counts = [len(branch.output) for branch in branches]
+        raise c.wrong("both branches must give as many results", *counts)
     condition = c.b.cast(c.b.reshape(c.x(), ()), c.dtype(9))
     inputs = sources(condition)
     try:

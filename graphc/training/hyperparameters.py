@@ -35,8 +35,11 @@ class Number:
     def fits(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        number = int(value) if isinstance(value, Integral) else float(value)
-        if not math.isfinite(number):
+        try:
+            number = int(value) if isinstance(value, Integral) else float(value)
+            if not math.isfinite(number):
+                return False
+        except OverflowError:  # no float is as large
             return False
         return self.low < number < self.high if self.inside else self.low <= number <= self.high
 
@@ -85,7 +88,7 @@ class Each:
 
     def fits(self, value: Any) -> bool:
         value = value.tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             return False
         return (self.count is None or len(value) == self.count) and all(self.rule.fits(v) for v in value)
 

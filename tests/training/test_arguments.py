@@ -40,6 +40,7 @@ OPTIMIZERS = {
     "a text": (lambda: graphc.SGD("0.1"), "SGD: rate", "'0.1'"),
     "no rate": (lambda: graphc.Adam(None), "Adam: rate", "None"),
     "NaN": (lambda: graphc.SGD(float("nan")), "SGD: rate", "nan"),
+    "more than floats hold": (lambda: graphc.SGD(10**400), "SGD: rate", "10000"),
     "a falling rate": (lambda: graphc.SGD(-1.0), "SGD: rate", "-1.0"),
     "a class": (lambda: graphc.SGD(schedules.Cosine), "SGD: rate", "Cosine"),
     "one beta": (lambda: graphc.Adam(1e-3, betas=0.9), "Adam: betas", "0.9"),

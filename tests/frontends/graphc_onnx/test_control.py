@@ -146,6 +146,17 @@ def test_branches_must_give_one_type() -> None:
         import_model(model([choice], {"x": (FLOAT, [3]), "flag": (BOOL, [])}, ["y"]))
 
 
+def test_branches_must_give_as_many_results() -> None:
+    first = graph(
+        "t", [node("Neg", ["x"], ["m"]), node("Abs", ["x"], ["a"])], {}, {"m": (FLOAT, None), "a": (FLOAT, None)}
+    )
+    second = graph("e", [node("Neg", ["x"], ["n"])], {}, {"n": (FLOAT, None)})
+    choice = node("If", ["flag"], ["y"], name="gate", then_branch=first, else_branch=second)
+    with pytest.raises(ModelError, match="both branches must give as many results") as raised:
+        import_model(model([choice], {"x": (FLOAT, [3]), "flag": (BOOL, [])}, ["y"]))
+    assert raised.value.layer == "gate"
+
+
 def test_what_a_branch_cannot_do_is_told_with_its_layer() -> None:
     first = graph("t", [node("NonZero", ["x"], ["z"], name="where")], {}, {"z": (INT64, None)})
     second = graph("e", [node("NonZero", ["x"], ["z2"])], {}, {"z2": (INT64, None)})
