@@ -339,22 +339,22 @@ class _Order:
         course = self.courses[n]
         for i, place in enumerate(self.operands[n]):
             if i >= course.outputs and place.buffer in self.windows:
-                yield from self._make_room(self.first + n, place)
+                yield from self._make_room(n, i, place)
                 self._write(place.buffer, min(course.end(i, end), self._size(place)))
         shifts = {p.buffer: self.shifts[p.buffer] for p in self.operands[n] if p.buffer in self.shifts}
         yield Part(self.first + n, self.done[n] * course.panels, end * course.panels, shifts)
         self.done[n] = end
 
-    def _make_room(self, step: int, place: Location) -> Iterator[Move]:
-        """Leaves behind what nobody reads any more."""
+    def _make_room(self, writer: int, operand: int, place: Location) -> Iterator[Move]:
+        """Leaves behind what nobody reads any more, and the writer, which may write what nobody reads, is done with."""
         buffer = place.buffer
         assert buffer is not None
-        readers = [(n, i) for n, reads in enumerate(self.reads) for i, p, *_ in reads if p == place]
-        needed = min((self.courses[n].start(i, self.done[n]) for n, i in readers), default=inf)
+        users = [(n, i) for n, reads in enumerate(self.reads) for i, p, *_ in reads if p == place]
+        needed = min(self.courses[n].start(i, self.done[n]) for n, i in (*users, (writer, operand)))
         low = int(min(needed, self.written[buffer])) // LINE * LINE
         if low > self.shifts[buffer]:
             if self.written[buffer] > low:
-                yield Move(step, buffer, low - self.shifts[buffer], self.written[buffer] - low)
+                yield Move(self.first + writer, buffer, low - self.shifts[buffer], self.written[buffer] - low)
             self.shifts[buffer] = low
 
     def _write(self, buffer: int, end: float) -> None:

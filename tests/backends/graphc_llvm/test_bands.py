@@ -304,6 +304,27 @@ def test_steps_take_turns_and_hand_on_what_a_window_holds() -> None:
     assert len(parts) == len(chain.order)  # all is read before the writer goes on: nothing moves
 
 
+def test_what_nobody_reads_is_written_within_the_window() -> None:
+    """The writer's points overlap, as Winograd's tiles do, and its reader leaves out rows that are still to be written."""
+    cell, cells = 64, 4
+    row = cell * cells
+    tiles = Walk((), (ROWS, cells), 1, 1, 1, 1, tuple(Touch(i, (4 * row, cell), 0, 3 * row + cell) for i in (0, 1)))
+    thirds = Walk((), (ROWS,), 1, 1, 1, 1, (Touch(0, (3 * row,), 0, row), Touch(1, (row,), 0, row)))
+    made, _ = program()
+    first, second = made.steps
+    assert isinstance(first, KernelStep) and isinstance(second, KernelStep)
+    steps = replace(first, work=ROWS * cells), replace(second, kernel=1)
+    buffers = (replace(made.buffers[0], bytes=4 * ROWS * row),)
+    made = replace(made, steps=steps, buffers=buffers, kernels=(*made.kernels, ("other", "other")))
+    walks, course = Walks((tiles, thirds), Caches(9 * row, 8 * row)), Course(tiles, {})
+    (chain,) = find_chains(made, walks, lambda d: int(str(d)), [4 * ROWS * row], 1)
+    parts = [p for p in chain.order if isinstance(p, Part) and p.step == 0]
+    assert any(p.shifts[0] for p in parts)
+    for p in parts:
+        assert p.shifts[0] <= course.start(1, p.begin)
+        assert course.end(1, p.end) - p.shifts[0] <= chain.windows[0]
+
+
 def test_a_step_that_writes_over_an_input_stays_whole() -> None:
     assert not found(*program(in_place=((0, 0),)))
 
