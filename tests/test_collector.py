@@ -44,3 +44,15 @@ def test_who_stopped_it_keeps_it_stopped() -> None:
     with paused_collector(), paused_collector():
         pass
     assert not gc.isenabled()
+
+
+def test_who_found_it_stopped_doesnt_stop_what_another_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped_until_now() -> bool:
+        gc.enable()  # as a thread does that ends its compilation between the question and what follows it
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gc, "isenabled", stopped_until_now)
+        with paused_collector():
+            pass
+    assert gc.isenabled()
