@@ -92,6 +92,7 @@ CASES = {
     ),
     "resnet50": Case(lambda: torch_module("resnet50"), {0: BATCH}, BATCHES, floats(3, 224, 224)),
     "mobilenet_v2": Case(lambda: torch_module("mobilenet_v2"), {0: BATCH}, BATCHES, floats(3, 224, 224)),
+    "mobilenet_v2 of 96x96": Case(lambda: torch_module("mobilenet_v2"), {0: BATCH}, BATCHES, floats(3, 96, 96)),
     "resnet50 of 64x64": Case(lambda: torch_module("resnet50"), {0: BATCH}, BATCHES, floats(3, 64, 64)),
     "lstm": Case(
         lambda: torch_module("lstm"),
