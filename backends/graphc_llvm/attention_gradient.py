@@ -129,14 +129,15 @@ def _readers(forward: set[Node], last: Node) -> tuple[set[Node], set[Node]]:
     shape = last.operands[0].type.shape
     slopes: set[Node] = set()
     found: set[Node] = set()
+    visited: set[Node] = set()  # not `found`, where nodes above come without their readers: else the order would matter
     known: dict[Value, set[Node]] = {}
     waiting = [u for n in forward if n is not last for r in n.results for u in r.users if u not in forward]
     while waiting:
         node = waiting.pop()
-        if node in found or node.op.name == "dot":
-            found.add(node)
-            continue
         found.add(node)
+        if node in visited or node.op.name == "dot":
+            continue
+        visited.add(node)
         scored = node.results[0].type.shape == shape
         if scored:
             other = [v for v in node.operands if v.producer not in forward | found]

@@ -29,7 +29,7 @@ INFIX = {
 }  # fmt: skip
 FORMS = {
     **{op: f"{{0}} {sign} {{1}}" for op, sign in INFIX.items()}, **{op: f"{op}{{f}}({{a}})" for op in SAME},
-    "neg": "-{0}", "abs": "{0} < 0 ? -{0} : {0}", "sign": "SIGN({0})", "logical_not": "!{0}", "bitwise_not": "~{0}",
+    "neg": "-{0}", "abs": "{0} <= 0 ? 0 - {0} : {0}", "sign": "SIGN({0})", "logical_not": "!{0}", "bitwise_not": "~{0}",
     "max": "MAX({0}, {1})", "min": "MIN({0}, {1})", "select": "{0} ? {1} : {2}", "cast": "{0}", "is_nan": "{0} != {0}",
     "shift_left": "(uint64_t){1} < {bits} ? (uint64_t){0} << {1} : 0",
     "shift_right": "(uint64_t){1} < {bits} ? {0} >> {1} : -({0} < 0)",

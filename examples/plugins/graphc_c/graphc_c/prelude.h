@@ -13,7 +13,7 @@ static inline int64_t floor_mod(int64_t a, int64_t b) { return a % b + (a % b < 
 
 #define MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
 #define MIN(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
-#define SIGN(x) ((x) > 0 ? 1 : (x) < 0 ? -1 : (x))
+#define SIGN(x) ((x) > 0 ? 1 : (x) < 0 ? -1 : (x) == 0 ? 0 : (x))
 #define TRUNCATED(T, x, low, high) ((x) >= (high) + 1.0 ? (T)(high) : (x) < (low) ? (T)(low) : (x) == (x) ? (T)(x) : 0)
 #define CHECK(i, n) if ((i) < 0 || (i) >= (n)) return BAD_INDEX
 #define DIVIDES(x, y, low) if ((y) == 0 || ((low) < 0 && (y) + 1 == 0 && (x) == (low))) return INTEGER_DIVISION
