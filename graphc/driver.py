@@ -188,7 +188,7 @@ def compile_graph(
     uninstalled = {b.name: b for b in given}
     backends = [uninstalled[n] if n in uninstalled else installed_backend(n) for n in names]
     if options.tune and not any(getattr(b, "tunes", False) for b in backends):
-        raise GraphcError("the backend has nothing to tune", seen=", ".join(names), hint="the backends llvm and triton take one")
+        raise GraphcError("the backend has nothing to tune", seen=", ".join(names), hint='compile with backend="llvm"')
     report = CompileReport(given_passes=passes is not None)
     if len(backends) == 1:
         return Executable(graph, _compile_part(graph, options, backends[0], passes, report), options, report)

@@ -265,8 +265,9 @@ def test_heights_fit_in_registers_and_divide_the_rows() -> None:
 
 
 def test_a_backend_without_choices_refuses() -> None:
-    with pytest.raises(GraphcError, match="nothing to tune"):
+    with pytest.raises(GraphcError, match="nothing to tune") as raised:
         graphc.compile(network(), backend="reference", tune=True)
+    assert raised.value.hint == 'compile with backend="llvm"'
 
 
 def test_predictions_are_the_first_options() -> None:
