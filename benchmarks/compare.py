@@ -59,7 +59,9 @@ def prepare_openvino(path: str, feeds: Feeds, threads: int, precision: str) -> C
 
 
 def prepare_torch_compile(path: str, feeds: Feeds, threads: int, precision: str) -> Callable[[], object]:
-    """The module that the file was exported from: torch reads no ONNX."""
+    """The module that the file was exported from, one of ours: torch reads no ONNX."""
+    if Path(path).stem not in MODULES or Path(path) != onnx_file(Path(path).stem):
+        raise ValueError(f"torch.compile needs the module that {path} was exported from")
     import torch
     import torch._inductor.config
 

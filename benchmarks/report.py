@@ -1,4 +1,4 @@
-"""The suite beside other engines, as a page with tables and plots: docs/benchmarks.md.
+"""The suite beside other engines, as a page with tables and plots: docs/benchmarks.md; its most important figures elsewhere.
 
     python -m pip install -e ".[bench]"
     python benchmarks/report.py                      # measures everything (about half an hour), then writes the page
@@ -22,6 +22,8 @@ from typing import Any
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "benchmarks.md"
+FIGURES_BEGIN, FIGURES_END = "<!-- figures: begin -->", "<!-- figures: end -->"
+"""Where the README and docs/performance.md show the most important figures."""
 SUITE = ("resnet50", "mobilenet_v2", "convnext", "vit", "bert", "gpt2", "lstm", "mlp", "vgg19")
 ENGINES = {
     "graphc": "graphc", "onnxruntime": "onnxruntime", "openvino": "openvino", "torch.compile": "torch", "xla": "jax",
@@ -167,6 +169,38 @@ def page(machine: Mapping[str, str], results: Results) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def figures(machine: Mapping[str, str], results: Results, page: str) -> str:
+    """What the README shows, with a link to `page`: one thread beside every engine, and how far ahead graphc is elsewhere."""
+    one = results["f32, 1 thread"]
+    rows = [
+        [name, *(f"{ahead(row[m]):.2f}" if m in row else "" for m in SUITE)]
+        for name, row in results.items()
+        if name in CONFIGURATIONS
+    ]
+    return "\n\n".join([
+        f"{machine['processor']}; f32, one thread, batch 1 (images 3x224x224, 128 tokens, 64 steps), milliseconds:",
+        latency_table(one),
+        "The best other engine's time over graphc's, in each configuration (bf16: onnxruntime's f32 and OpenVINO's bf16):",
+        table(["", *SUITE], rows),
+        f"Versions, start-up and memory are in [benchmarks]({page}), which `benchmarks/report.py` measures and writes.\n"
+        "Weights are random and seeded; the architectures are real.",
+    ])  # fmt: skip
+
+
+def with_figures(text: str, block: str) -> str:
+    """A document with the figures between its two marks replaced."""
+    before, rest = text.split(FIGURES_BEGIN)
+    return f"{before}{FIGURES_BEGIN}\n{block}\n{FIGURES_END}{rest.split(FIGURES_END)[1]}"
+
+
+def documents(machine: Mapping[str, str], results: Results) -> dict[Path, str]:
+    """The documents that show figures, with those of the results."""
+    links = {DOCS.parent / "README.md": "docs/benchmarks.md", DOCS / "performance.md": "benchmarks.md"}
+    return {
+        p: with_figures(p.read_text(encoding="utf-8"), figures(machine, results, link)) for p, link in links.items()
+    }
+
+
 def plot_name(configuration: str) -> str:
     return "benchmarks-" + configuration.replace(", ", "-").replace(" ", "") + ".svg"
 
@@ -190,6 +224,8 @@ def write(data: Mapping[str, Any]) -> None:
         }
         start_plot(models, bars, DOCS / "images" / "benchmarks-start.svg")
     PAGE.write_text(page(data["machine"], results), encoding="utf-8")
+    for path, text in documents(data["machine"], results).items():
+        path.write_text(text, encoding="utf-8")
 
 
 def main() -> int:

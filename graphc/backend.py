@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from graphc import config
 from graphc.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ class CompileOptions:
 
     def key(self) -> str:
         """A digest of everything that may change the compiled code (not `verify` or `cache`; `threads` where it is tuned for)."""
-        apart = {"verify", "cache"} if self.tune else {"verify", "cache", "threads"}
-        parts = {k: v for k, v in asdict(self).items() if k not in apart}
+        parts = {k: v for k, v in asdict(self).items() if k not in ("verify", "cache", "threads")}
+        if self.tune:
+            parts["threads"] = self.threads or config.threads() or len(os.sched_getaffinity(0))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

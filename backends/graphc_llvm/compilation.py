@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -82,7 +83,9 @@ def _arena(graph: Graph, options: CompileOptions) -> int:
     """The bytes of intermediates that the program of a graph would need, after the same fusion."""
     prepare, main, _ = split_prepare(graph)
     resolve_passes(["fuse"])[0].run(main, PassContext(options.numerics, options.precision, options.target))
-    return arena_bytes(main, len(prepare.outputs), {})
+    found = arena_bytes(main, len(prepare.outputs), {})
+    gc.collect()  # of one trial of many, whose graphs are cyclic: compilation stops the collector
+    return found
 
 
 def compile_program(graph: Graph, options: CompileOptions, context: PassContext) -> Compiled:
@@ -93,7 +96,10 @@ def compile_program(graph: Graph, options: CompileOptions, context: PassContext)
     for part in (prepare, main):
         fuse.run(part, context)
     choices = choices_for(options)
-    once, often = KernelMaker(target, options.numerics), KernelMaker(target, options.numerics, choices, _threads(options))
+    once, often = (
+        KernelMaker(target, options.numerics),
+        KernelMaker(target, options.numerics, choices, _threads(options)),
+    )
     cache = Cache(config.cache_dir()) if options.cache else None
     with KernelCompiler(target, cache) as compiler:
         planned = [

@@ -11,8 +11,8 @@ Its functions:
   worker)`; worker is below `threads`, and no two calls with the same worker run at a time.
 
 Chunks depend on `n` and `threads` alone, never on who runs them. A call that finds the pool at work, because it is
-nested in one or comes from another Python thread, runs its chunks itself. Idle workers spin for some tens of
-microseconds, then sleep. Steps too short to wake a worker for are shared with those that spin: loops consist of such
+nested in one or comes from another Python thread, runs its chunks itself. Idle workers spin for one or two
+tenths of a millisecond, then sleep. Steps too short to wake a worker for are shared with those that spin: loops consist of such
 steps, and wake workers when they begin (docs/adr/0014). After a fork the child starts with a pool of its own.
 """
 

@@ -214,7 +214,7 @@ class Runner:
             ctypes.memset(times, 0, ctypes.sizeof(times))
             self.call(entry, frame, inputs, outputs)
             seconds = [0.0] * len(self.program.steps)
-            for number, time in zip(frame.numbers, times, strict=False):
+            for number, time in zip(instance.numbers, times, strict=False):  # the instance owns what native code walks
                 seconds[number] += time * 1e-9
             return seconds
 

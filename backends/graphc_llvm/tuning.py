@@ -12,6 +12,7 @@ measuring may take, the rest stays predicted, isn't remembered, and the program 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import statistics
@@ -96,6 +97,7 @@ class Measured:
                 return options[0]
             begin = time.perf_counter()
             turns = self.measure(node, what, [before.having(what, option) for option in options])
+            gc.collect()  # graphs and modules are cyclic, and compilation stops the collector
             self.spent += time.perf_counter() - begin
             medians = [statistics.median(column) for column in zip(*turns, strict=True)]
             found = options[best(turns)], dict(zip(map(str, options), medians, strict=True))

@@ -75,6 +75,21 @@ def test_the_committed_page_is_that_of_the_committed_results(report: ModuleType)
     assert report.PAGE.read_text() == report.page(data["machine"], data["results"])
 
 
+def test_the_documents_figures_are_those_of_the_committed_results(report: ModuleType) -> None:
+    data = report.json.loads(report.RESULTS.read_text())
+    for path, text in report.documents(data["machine"], data["results"]).items():
+        assert path.read_text() == text
+
+
+def test_figures_replace_what_stands_between_the_marks(report: ModuleType) -> None:
+    text = f"before\n{report.FIGURES_BEGIN}\nold\n{report.FIGURES_END}\nafter\n"
+    found = report.with_figures(text, report.figures(MACHINE, RESULTS, "page.md"))
+    assert found.startswith("before\n") and found.endswith("\nafter\n")
+    assert "old" not in found
+    assert "| f32, 1 thread | 1.40 |" in found
+    assert "(page.md)" in found
+
+
 def row(name: str, seconds: float, limit: float | None) -> Row:
     return Row(name, ("layer",), "llvm", "f32", 0.0, seconds, 0.1, 100, 10, limit)
 
