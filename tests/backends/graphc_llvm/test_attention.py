@@ -14,6 +14,7 @@ from graphc.ir.symbolic import Dim, symbol
 from graphc.ir.text import print_graph
 from graphc.ir.types import DType, bf16, bool_, f16, f32, f64
 from graphc.pipeline import PassContext, PassManager, resolve_passes
+from graphc.testing.attention_inputs import attention_inputs as arrays
 from graphc_llvm.attention import FuseAttention
 from graphc_llvm.attention_blocks import BLOCK_ROWS, MOST_KEYS, STRICT_KEYS
 from graphc_llvm.jit import compile_object
@@ -55,17 +56,6 @@ def attention(
         values.append(b.input("mask", bool_, shape))
     y = b.op("attention", *values, scale=depth**-0.5, causal=mask == "causal")
     return b.returns(b.transpose(y, (0, 2, 1, 3)) if layout == "heads last" else y)
-
-
-def arrays(graph: Graph, seed: int = 0, **dims: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for v in graph.inputs:
-        x = rng.normal(size=v.type.concrete(dims))
-        found.append(x > -0.5 if v.type.dtype.is_bool else x.astype(v.type.dtype.numpy))
-        if v.type.dtype.is_bool:
-            found[-1][..., 0] = True
-    return found
 
 
 def torch_attention(graph: Graph, inputs: list[np.ndarray], mask: str, layout: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from graphc.ir.types import DType, bool_, f32, f64, i64
 from graphc.ops.attention import attention_weights
 from graphc.ops.random import dropout
 from graphc.pipeline import PassContext, PassManager, resolve_passes
+from graphc.testing.attention_inputs import attention_inputs as arrays
 from graphc.testing.gradients import check_gradient
 from graphc_llvm.attention_gradient import FuseAttentionGradient
 from graphc_llvm.attention_gradient_blocks import KEYS, QUERIES
@@ -55,17 +56,6 @@ def loss(
 def gradients(graph: Graph, wrt: str = "qkv") -> Graph:
     """With the value: a graph of gradients alone may have no use for the attention itself, of which they are made."""
     return graphc.value_and_grad(graph, wrt=list(wrt))
-
-
-def arrays(graph: Graph, seed: int = 0, **dims: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for v in graph.inputs:
-        x = rng.normal(size=v.type.concrete(dims))
-        found.append(x > -0.5 if v.type.dtype.is_bool else x.astype(v.type.dtype.numpy))
-        if v.type.dtype.is_bool:
-            found[-1][..., 0] = True
-    return found
 
 
 def torch_values(graph: Graph, inputs: list[np.ndarray], mask: str, layout: str) -> list[np.ndarray]:
